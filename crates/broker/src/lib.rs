@@ -1,0 +1,120 @@
+//! How nodes talk: what a broker must do, the simplest one that does it, and the suite of tests
+//! that every broker passes.
+//!
+//! The hub calls a broker to subscribe this node to channels; whoever publishes calls it with the
+//! message; the broker calls the hub back through [`Events`]. No broker knows of clients.
+
+mod memory;
+pub mod suite;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use thiserror::Error;
+use tidewire_protocol::{Channel, Code, Message};
+
+pub use memory::MemoryBroker;
+
+/// Carries messages between nodes.
+///
+/// Obligations, each held by [`suite`]:
+///
+/// - What is published after [`Events::subscribed`] for a channel reaches [`Events::message`], or
+///   [`Events::gap`] says that something may be missing there.
+/// - Messages that one caller publishes to one channel arrive in the order of the calls.
+/// - A publish whose receipt is an error of [`PublishError::Unavailable`] reaches nobody.
+/// - A broken link is mended without help, and told by [`Events::gap`] once per channel and break,
+///   before any message that comes after it.
+#[async_trait]
+pub trait Broker: Send + Sync + 'static {
+    /// Begins to work; called once, before anything else.
+    fn start(&self, events: Arc<dyn Events>);
+
+    /// Asks for a channel's messages. It only notes the wish (it is called under the caller's
+    /// lock, where the order of wishes is decided): it neither waits nor calls [`Events`].
+    fn subscribe(&self, channel: &Channel) -> Confirmation;
+
+    /// Takes the wish back; as [`Broker::subscribe`] it only notes it.
+    fn unsubscribe(&self, channel: &Channel);
+
+    /// Publishes a message. Its place among the caller's messages is taken before this returns;
+    /// the receipt resolves when the broker has it, within the configured time, 2 s by default.
+    fn publish(&self, channel: Channel, message: Message) -> Receipt;
+
+    /// Whether it can do its job now; else the reason, for `/readyz`.
+    ///
+    /// # Errors
+    /// The reason, in words for an operator, without secrets.
+    fn ready(&self) -> Result<(), String>;
+
+    /// Ends its tasks and connections, and forgets the [`Events`].
+    async fn close(&self);
+}
+
+/// What becomes of a publish.
+pub type Receipt = Pin<Box<dyn Future<Output = Result<(), PublishError>> + Send>>;
+
+/// When a subscription holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirmation {
+    /// It holds already.
+    Now,
+    /// [`Events::subscribed`] or [`Events::refused`] will tell.
+    Later,
+}
+
+/// Why a publish is not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PublishError {
+    /// It certainly was not published; trying again helps. With the reason.
+    #[error("not published: {0}")]
+    Unavailable(String),
+    /// It may or may not have been published.
+    #[error("no answer from the broker in time; the outcome is unknown")]
+    Timeout,
+}
+
+impl PublishError {
+    /// The code for the publisher.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Unavailable(_) => Code::Unavailable,
+            Self::Timeout => Code::Timeout,
+        }
+    }
+}
+
+/// Where a message came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A gateway published it.
+    Gateway,
+    /// A backend did, straight to the broker.
+    Direct,
+}
+
+/// What a broker tells its node. Calls that concern one channel come one after the other, from
+/// whatever thread; none blocks.
+#[async_trait]
+pub trait Events: Send + Sync + 'static {
+    /// The channel is subscribed: what is published from now on arrives.
+    fn subscribed(&self, channel: &Channel);
+
+    /// The channel cannot be subscribed and is no longer wished for.
+    fn refused(&self, channel: &Channel, reason: &str);
+
+    /// A message was published. Channels that nobody here wants are ignored.
+    fn message(&self, channel: &str, message: Message, origin: Origin);
+
+    /// The link was down: messages may be missing here. What follows is whole again.
+    fn gap(&self, channel: &Channel);
+
+    /// Whether there is room for more messages. A broker that reads ahead of slow lanes would
+    /// fill the memory; so it asks first and else waits for [`Events::room`].
+    fn has_room(&self) -> bool;
+
+    /// Resolves once there is room.
+    async fn room(&self);
+}

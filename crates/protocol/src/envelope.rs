@@ -1,0 +1,233 @@
+//! What gateways put on Redis Pub/Sub: a frame that begins with [`MARKER`].
+//!
+//! ```text
+//! 0      0xC1, in no UTF-8 text and unused in MessagePack
+//! 1      version, 1
+//! 2      flags: 1 binary payload, 2 messageId, 4 user, 8 session, 16 exclude
+//! 3      timestamp, ms since 1970, 8 bytes, big endian
+//! 11     event: length (1 byte; 0 for `message`), bytes
+//!        messageId, if flagged: length (1 byte), bytes
+//!        user, if flagged: length (2 bytes, big endian), bytes
+//!        session, if flagged: 16 bytes (always there when user is)
+//!        exclude, if flagged: 16 bytes
+//!        payload: the rest
+//! ```
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::fields::check_json;
+use crate::{Event, Message, MessageId, Payload, Sender, SessionId, Timestamp};
+
+/// The first byte of every frame that a gateway publishes.
+pub const MARKER: u8 = 0xC1;
+const VERSION: u8 = 1;
+
+const BINARY: u8 = 1;
+const MESSAGE_ID: u8 = 2;
+const USER: u8 = 4;
+const SESSION: u8 = 8;
+const EXCLUDE: u8 = 16;
+const KNOWN: u8 = BINARY | MESSAGE_ID | USER | SESSION | EXCLUDE;
+
+/// Why bytes that begin with [`MARKER`] are no frame. Nothing of it is delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum EnvelopeError {
+    /// Written by a newer gateway.
+    #[error("a frame of an unknown version or with unknown flags")]
+    Version,
+    /// Cut off.
+    #[error("a frame that is cut off")]
+    Short,
+    /// A member that breaks its rule.
+    #[error("a frame with an invalid {0}")]
+    Invalid(&'static str),
+}
+
+/// Writes the frame.
+#[must_use]
+pub fn encode(message: &Message) -> Vec<u8> {
+    let (payload, binary) = match &message.payload {
+        Payload::Json(bytes) => (bytes, 0),
+        Payload::Binary(bytes) => (bytes, BINARY),
+    };
+    let user = message.from.as_ref().and_then(|from| from.user.as_deref());
+    let flag = |is: bool, bit: u8| if is { bit } else { 0 };
+    let mut out = Vec::with_capacity(payload.len() + 192);
+    out.push(MARKER);
+    out.push(VERSION);
+    out.push(
+        binary
+            | flag(message.message_id.is_some(), MESSAGE_ID)
+            | flag(user.is_some(), USER)
+            | flag(message.from.is_some(), SESSION)
+            | flag(message.exclude.is_some(), EXCLUDE),
+    );
+    out.extend_from_slice(&message.timestamp.as_millis().to_be_bytes());
+    let event = if message.event.is_default() { "" } else { message.event.as_str() };
+    write_short(event, &mut out);
+    if let Some(id) = &message.message_id {
+        write_short(id.as_str(), &mut out);
+    }
+    if let Some(user) = user {
+        let user = cut(user, usize::from(u16::MAX));
+        // Cut to what the length's two bytes can say.
+        out.extend_from_slice(&u16::try_from(user.len()).unwrap_or(u16::MAX).to_be_bytes());
+        out.extend_from_slice(user.as_bytes());
+    }
+    if let Some(from) = &message.from {
+        out.extend_from_slice(&from.session.to_bytes());
+    }
+    if let Some(exclude) = message.exclude {
+        out.extend_from_slice(&exclude.to_bytes());
+    }
+    out.extend_from_slice(payload);
+    out
+}
+
+/// Reads a frame. The payload shares its bytes. It is checked like a stranger's: who may publish
+/// to Redis may also write such frames, and a payload that is no JSON would break every client's.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn decode(frame: &Bytes) -> Result<Message, EnvelopeError> {
+    let mut rest = &frame[..];
+    let [marker, version, flags] = take_array(&mut rest)?;
+    if marker != MARKER || version != VERSION || flags & !KNOWN != 0 {
+        return Err(EnvelopeError::Version);
+    }
+    let timestamp = Timestamp::from_millis(u64::from_be_bytes(take_array(&mut rest)?));
+    let event = match take_short(&mut rest, "event")? {
+        "" => Event::default(),
+        name => Event::new(name).map_err(|_| EnvelopeError::Invalid("event"))?,
+    };
+    let message_id = if flags & MESSAGE_ID == 0 {
+        None
+    } else {
+        let id = MessageId::new(take_short(&mut rest, "messageId")?);
+        Some(id.map_err(|_| EnvelopeError::Invalid("messageId"))?)
+    };
+    let user = if flags & USER == 0 {
+        None
+    } else {
+        let length = usize::from(u16::from_be_bytes(take_array(&mut rest)?));
+        Some(take_text(&mut rest, length, "user")?)
+    };
+    let session = take_session(&mut rest, flags & SESSION != 0)?;
+    let from = match (user, session) {
+        (user, Some(session)) => Some(Sender { user: user.map(Into::into), session }),
+        (Some(_), None) => return Err(EnvelopeError::Invalid("user")),
+        (None, None) => None,
+    };
+    let exclude = take_session(&mut rest, flags & EXCLUDE != 0)?;
+    let payload = frame.slice_ref(rest);
+    let payload = if flags & BINARY == 0 {
+        let text = simdutf8::basic::from_utf8(&payload);
+        let text = text.map_err(|_| EnvelopeError::Invalid("payload"))?;
+        check_json(text).map_err(|_| EnvelopeError::Invalid("payload"))?;
+        Payload::Json(payload)
+    } else {
+        Payload::Binary(payload)
+    };
+    Ok(Message { event, payload, message_id, timestamp, from, exclude })
+}
+
+fn write_short(text: &str, out: &mut Vec<u8>) {
+    let text = cut(text, usize::from(u8::MAX));
+    out.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// The text, cut at a character's boundary. Names and ids are shorter by their own rules.
+fn cut(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
+}
+
+fn take<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8], EnvelopeError> {
+    let (taken, left) = rest.split_at_checked(length).ok_or(EnvelopeError::Short)?;
+    *rest = left;
+    Ok(taken)
+}
+
+fn take_array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], EnvelopeError> {
+    take(rest, N)?.try_into().map_err(|_| EnvelopeError::Short)
+}
+
+fn take_short<'a>(rest: &mut &'a [u8], what: &'static str) -> Result<&'a str, EnvelopeError> {
+    let [length] = take_array(rest)?;
+    take_text(rest, usize::from(length), what)
+}
+
+fn take_text<'a>(
+    rest: &mut &'a [u8],
+    length: usize,
+    what: &'static str,
+) -> Result<&'a str, EnvelopeError> {
+    std::str::from_utf8(take(rest, length)?).map_err(|_| EnvelopeError::Invalid(what))
+}
+
+fn take_session(rest: &mut &[u8], is_there: bool) -> Result<Option<SessionId>, EnvelopeError> {
+    is_there.then(|| take_array(rest).map(SessionId::from_bytes)).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn messages() -> impl Strategy<Value = Message> {
+        let payload = prop_oneof![
+            any::<Vec<u8>>().prop_map(|bytes| Payload::Binary(bytes.into())),
+            any::<String>().prop_map(|text| Payload::text(&text)),
+        ];
+        let id = prop::option::of("[a-z0-9-]{1,128}");
+        let from = prop::option::of((prop::option::of(any::<String>()), any::<[u8; 16]>()));
+        (payload, "[a-z_]{1,64}", id, 0..253_402_300_799_999_u64, from, any::<Option<[u8; 16]>>())
+            .prop_map(|(payload, event, id, time, from, exclude)| Message {
+                event: Event::new(&event).unwrap(),
+                payload,
+                message_id: id.map(|id| MessageId::new(&id).unwrap()),
+                timestamp: Timestamp::from_millis(time),
+                from: from.map(|(user, session)| Sender {
+                    user: user.map(Into::into),
+                    session: SessionId::from_bytes(session),
+                }),
+                exclude: exclude.map(SessionId::from_bytes),
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn a_frame_is_read_back(message in messages()) {
+            let frame = Bytes::from(encode(&message));
+            prop_assert_eq!(decode(&frame), Ok(message));
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(mut bytes in any::<Vec<u8>>()) {
+            bytes.splice(..0, [MARKER, VERSION]);
+            let _ = decode(&bytes.into());
+        }
+    }
+
+    #[test]
+    fn a_payload_that_is_no_json_is_refused() {
+        let message = Message {
+            event: Event::default(),
+            payload: Payload::Json(Bytes::from_static(b"1,\"channel\":\"other\"")),
+            message_id: None,
+            timestamp: Timestamp::from_millis(0),
+            from: None,
+            exclude: None,
+        };
+        assert_eq!(decode(&encode(&message).into()), Err(EnvelopeError::Invalid("payload")));
+    }
+
+    #[test]
+    fn what_a_newer_gateway_wrote_is_refused() {
+        for frame in [&[MARKER, 2, 0][..], &[MARKER, VERSION, 128]] {
+            assert_eq!(decode(&Bytes::copy_from_slice(frame)), Err(EnvelopeError::Version));
+        }
+        assert_eq!(decode(&Bytes::from_static(&[MARKER, VERSION])), Err(EnvelopeError::Short));
+    }
+}

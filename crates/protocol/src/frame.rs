@@ -1,0 +1,263 @@
+//! What a client says over a WebSocket.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use crate::body::take_publication;
+use crate::fields::{Fields, FieldsError};
+use crate::{Channel, Code, Publication};
+
+/// The longest `id` that a client may give its frames, in bytes.
+pub const MAX_FRAME_ID_BYTES: usize = 128;
+
+/// One frame of a client: what it wants, and the `id` that the answer carries.
+#[derive(Debug, PartialEq)]
+pub struct ClientFrame {
+    /// The client's name for this frame.
+    pub id: Option<FrameId>,
+    /// What it wants.
+    pub request: Request,
+}
+
+/// What a client's frame asks for.
+#[derive(Debug, PartialEq)]
+pub enum Request {
+    /// Send me what is published here.
+    Subscribe {
+        /// Where.
+        channel: Channel,
+    },
+    /// No longer.
+    Unsubscribe {
+        /// Where.
+        channel: Channel,
+    },
+    /// Send this to everyone who is subscribed.
+    Publish {
+        /// Where.
+        channel: Channel,
+        /// What.
+        publication: Publication,
+        /// Whether the sender, if it is subscribed, gets it, too.
+        echo: bool,
+    },
+    /// Are you there?
+    Ping,
+}
+
+/// The client's own name for a frame, a string or a number, kept as it was written.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FrameId(Box<str>);
+
+impl FrameId {
+    /// The JSON text, to be put into the answer as it is.
+    #[must_use]
+    pub fn as_json(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for FrameId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A frame that is refused.
+#[derive(Debug, PartialEq)]
+pub struct FrameError {
+    /// Its id, if it could be read.
+    pub id: Option<FrameId>,
+    /// The code for the answer.
+    pub code: Code,
+    /// What was wrong and what is allowed.
+    pub message: String,
+}
+
+impl ClientFrame {
+    /// Reads a frame of the subprotocol `tidewire.json`. The payload of a publish is copied once,
+    /// so that the text's buffer can be used again.
+    ///
+    /// # Errors
+    /// Says what is wrong with it, with the frame's id where one could be read.
+    pub fn parse_json(text: &str) -> Result<Self, FrameError> {
+        let mut fields = Fields::parse(text).map_err(|e| FrameError {
+            id: None,
+            code: Code::BadFrame,
+            message: match e {
+                FieldsError::NotJson(why) => format!("the frame is not JSON: {why}"),
+                FieldsError::NotObject => "the frame is no JSON object".to_owned(),
+            },
+        })?;
+        let id = frame_id(&mut fields)?;
+        match request(fields) {
+            Ok(request) => Ok(Self { id, request }),
+            Err((code, message)) => Err(FrameError { id, code, message }),
+        }
+    }
+}
+
+fn frame_id(fields: &mut Fields<'_>) -> Result<Option<FrameId>, FrameError> {
+    let Some(raw) = fields.take("id") else { return Ok(None) };
+    let text = raw.get();
+    let fits = match text.as_bytes()[0] {
+        b'"' => serde_json::from_str::<String>(text).is_ok_and(|id| id.len() <= MAX_FRAME_ID_BYTES),
+        b'-' | b'0'..=b'9' => text.len() <= MAX_FRAME_ID_BYTES,
+        _ => false,
+    };
+    if fits {
+        return Ok(Some(FrameId(text.into())));
+    }
+    Err(FrameError {
+        id: None,
+        code: Code::BadFrame,
+        message: format!("'id' must be a string or a number of at most {MAX_FRAME_ID_BYTES} bytes"),
+    })
+}
+
+/// A refusal, before the frame's id is put to it.
+type Refusal = (Code, String);
+
+fn bad(message: impl Into<String>) -> Refusal {
+    (Code::BadFrame, message.into())
+}
+
+fn request(mut fields: Fields<'_>) -> Result<Request, Refusal> {
+    let kind = fields.take_string("type").map_err(bad)?;
+    match kind.as_deref() {
+        Some("subscribe") => subscribe(fields),
+        Some("unsubscribe") => {
+            let channel = channel(&mut fields)?;
+            fields.finish("type, id, channel").map_err(bad)?;
+            Ok(Request::Unsubscribe { channel })
+        }
+        Some("publish") => publish(fields),
+        Some("ping") => {
+            fields.finish("type, id").map_err(bad)?;
+            Ok(Request::Ping)
+        }
+        Some(other) => {
+            let shown: String = other.chars().take(64).collect();
+            Err(bad(format!(
+                "unknown type '{}'; allowed: subscribe, unsubscribe, publish, ping",
+                shown.escape_debug()
+            )))
+        }
+        None => Err(bad("'type' is missing")),
+    }
+}
+
+fn subscribe(mut fields: Fields<'_>) -> Result<Request, Refusal> {
+    let channel = channel(&mut fields)?;
+    if fields.has("cursor") || fields.has("rewind") {
+        let message = format!("'{channel}' is a live channel: it keeps no messages to go on from");
+        return Err((Code::NoHistory, message));
+    }
+    fields.finish("type, id, channel").map_err(bad)?;
+    Ok(Request::Subscribe { channel })
+}
+
+fn publish(mut fields: Fields<'_>) -> Result<Request, Refusal> {
+    let channel = channel(&mut fields)?;
+    let echo = fields.take_bool("echo").map_err(bad)?.unwrap_or(true);
+    let copy = |raw: &RawValue| Bytes::copy_from_slice(raw.get().as_bytes());
+    if fields.has("exclude") {
+        return Err(bad("'exclude' is for backends; a client says \"echo\": false"));
+    }
+    let publication = take_publication(&mut fields, copy).map_err(bad)?;
+    fields.finish("type, id, channel, event, payload, messageId, echo").map_err(bad)?;
+    Ok(Request::Publish { channel, publication, echo })
+}
+
+fn channel(fields: &mut Fields<'_>) -> Result<Channel, Refusal> {
+    match fields.take_string("channel").map_err(bad)? {
+        Some(name) => Channel::new(&name).map_err(|e| (Code::BadChannel, e.to_string())),
+        None => Err(bad("'channel' is missing")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Event, MessageId, Payload};
+
+    fn parse(text: &str) -> ClientFrame {
+        ClientFrame::parse_json(text).unwrap()
+    }
+
+    fn channel(name: &str) -> Channel {
+        Channel::new(name).unwrap()
+    }
+
+    #[test]
+    fn frames_of_the_protocol() {
+        let frame = parse(r#"{"type":"subscribe","id":1,"channel":"room:42"}"#);
+        assert_eq!(frame.id.unwrap().as_json(), "1");
+        assert_eq!(frame.request, Request::Subscribe { channel: channel("room:42") });
+        let frame = parse(r#"{"id":"a\"b","type":"unsubscribe","channel":"a"}"#);
+        assert_eq!(frame.id.unwrap().as_json(), r#""a\"b""#);
+        assert_eq!(frame.request, Request::Unsubscribe { channel: channel("a") });
+        assert_eq!(parse(r#"{"type":"ping"}"#).request, Request::Ping);
+        let publish = r#"{"type":"publish","channel":"a","event":"e","payload":{"x": 1},"messageId":"m","echo":false}"#;
+        assert_eq!(
+            parse(publish).request,
+            Request::Publish {
+                channel: channel("a"),
+                publication: Publication {
+                    event: Event::new("e").unwrap(),
+                    payload: Payload::Json(Bytes::from_static(br#"{"x": 1}"#)),
+                    message_id: Some(MessageId::new("m").unwrap()),
+                    exclude: None,
+                },
+                echo: false,
+            }
+        );
+    }
+
+    #[test]
+    fn nonsense_is_answered_with_what_is_wrong() {
+        let long = format!(r#"{{"type":"ping","id":"{}"}}"#, "x".repeat(129));
+        let deep = format!(
+            r#"{{"type":"publish","id":7,"channel":"a","payload":{}{}}}"#,
+            "[".repeat(1_000),
+            "]".repeat(1_000)
+        );
+        for (text, code, id, part) in [
+            ("", Code::BadFrame, None, "not JSON"),
+            ("hello", Code::BadFrame, None, "not JSON"),
+            ("[1]", Code::BadFrame, None, "no JSON object"),
+            ("{}", Code::BadFrame, None, "'type' is missing"),
+            (r#"{"type":"dance","id":1}"#, Code::BadFrame, Some("1"), "unknown type 'dance'"),
+            (r#"{"type":"rpc","id":1}"#, Code::BadFrame, Some("1"), "unknown type"),
+            (r#"{"type":1,"id":"q"}"#, Code::BadFrame, Some("\"q\""), "'type' must be a string"),
+            (r#"{"type":"ping","id":{}}"#, Code::BadFrame, None, "'id' must be"),
+            (r#"{"type":"ping","id":null}"#, Code::BadFrame, None, "'id' must be"),
+            (long.as_str(), Code::BadFrame, None, "'id' must be"),
+            (r#"{"type":"subscribe","id":2}"#, Code::BadFrame, Some("2"), "'channel' is missing"),
+            (
+                r#"{"type":"subscribe","id":2,"channel":"a b"}"#,
+                Code::BadChannel,
+                Some("2"),
+                "white space",
+            ),
+            (r#"{"type":"subscribe","id":2,"chanel":"a"}"#, Code::BadFrame, Some("2"), "missing"),
+            (r#"{"type":"subscribe","channel":"a","cursor":"1"}"#, Code::NoHistory, None, "live"),
+            (r#"{"type":"subscribe","channel":"a","since":"1"}"#, Code::BadFrame, None, "'since'"),
+            (r#"{"type":"publish","id":3,"channel":"a"}"#, Code::BadFrame, Some("3"), "'payload'"),
+            (
+                r#"{"type":"publish","channel":"a","payload":1,"echo":"no"}"#,
+                Code::BadFrame,
+                None,
+                "'echo'",
+            ),
+            (deep.as_str(), Code::BadFrame, None, "nested deeper than 128"),
+        ] {
+            let error = ClientFrame::parse_json(text).unwrap_err();
+            assert_eq!(error.code, code, "{text}");
+            assert_eq!(error.id.as_ref().map(FrameId::as_json), id, "{text}");
+            assert!(error.message.contains(part), "{} has no {part}", error.message);
+        }
+    }
+}

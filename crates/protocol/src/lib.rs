@@ -1,0 +1,31 @@
+//! The words of Tidewire and their bytes, with no I/O.
+//!
+//! Channels, messages, error codes, the client's and the server's frames, Server-Sent Events and
+//! what travels over Redis Pub/Sub. Every other crate calls it; it calls none of them and opens no
+//! socket.
+
+mod body;
+mod channel;
+mod code;
+mod envelope;
+mod fields;
+mod frame;
+mod message;
+mod namespace;
+mod reply;
+mod session;
+pub mod sse;
+
+pub use body::{BatchItem, BodyError, MAX_BATCH, Publication, batch, plain, request};
+pub use channel::{Channel, ChannelError, MAX_CHANNEL_BYTES};
+pub use code::Code;
+pub use envelope::{EnvelopeError, MARKER, decode as decode_envelope, encode as encode_envelope};
+pub use fields::MAX_NESTING;
+pub use frame::{ClientFrame, FrameError, FrameId, MAX_FRAME_ID_BYTES, Request};
+pub use message::{
+    DEFAULT_EVENT, Event, EventError, MAX_EVENT_BYTES, MAX_MESSAGE_ID_BYTES, Message, MessageId,
+    MessageIdError, Payload, Sender, Timestamp,
+};
+pub use namespace::{NamespaceRules, Namespaces};
+pub use reply::{Reply, Welcomed};
+pub use session::SessionId;

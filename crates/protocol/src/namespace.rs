@@ -1,0 +1,84 @@
+//! Namespaces: the rules that a channel's name picks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::Channel;
+
+/// The rules of one namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NamespaceRules {
+    /// Log every message of the namespace (for finding faults; off by default).
+    pub log: bool,
+}
+
+/// The rules of all namespaces: a channel has those of its namespace, or `default`'s where its
+/// name has no `:` or its namespace no table of its own. Each namespace has a small number, so that
+/// counters can be kept in a table; `default` is 0.
+#[derive(Debug, Clone)]
+pub struct Namespaces {
+    by_name: HashMap<Arc<str>, usize>,
+    rules: Vec<(Arc<str>, NamespaceRules)>,
+}
+
+impl Namespaces {
+    /// The rules of `default` and those of each named namespace.
+    pub fn new(
+        default: NamespaceRules,
+        named: impl IntoIterator<Item = (String, NamespaceRules)>,
+    ) -> Self {
+        let mut all = Self { by_name: HashMap::new(), rules: vec![("default".into(), default)] };
+        for (name, rules) in named {
+            let name: Arc<str> = name.into();
+            all.by_name.insert(name.clone(), all.rules.len());
+            all.rules.push((name, rules));
+        }
+        all
+    }
+
+    /// The number of the channel's namespace.
+    #[must_use]
+    pub fn index(&self, channel: &Channel) -> usize {
+        if self.by_name.is_empty() {
+            return 0;
+        }
+        channel.namespace().and_then(|name| self.by_name.get(name)).copied().unwrap_or(0)
+    }
+
+    /// The rules with that number, as [`Namespaces::index`] gave it.
+    ///
+    /// # Panics
+    /// If no namespace has that number.
+    #[must_use]
+    pub fn rules(&self, index: usize) -> &NamespaceRules {
+        &self.rules[index].1
+    }
+
+    /// The names in the order of their numbers.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().map(|(name, _)| &**name)
+    }
+}
+
+impl Default for Namespaces {
+    fn default() -> Self {
+        Self::new(NamespaceRules::default(), [])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_picks_its_rules() {
+        let all = Namespaces::new(
+            NamespaceRules::default(),
+            [("room".to_owned(), NamespaceRules { log: true })],
+        );
+        let of = |name: &str| all.index(&Channel::new(name).unwrap());
+        assert_eq!((of("room:1"), of("room"), of("rooms:1"), of("news")), (1, 0, 0, 0));
+        assert!(all.rules(1).log && !all.rules(0).log);
+        assert_eq!(all.names().collect::<Vec<_>>(), ["default", "room"]);
+    }
+}

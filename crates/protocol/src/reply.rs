@@ -1,0 +1,343 @@
+//! What the server says, as JSON: the frames of a WebSocket and the data of SSE's control events.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::{Channel, Code, FrameId, Message, MessageId, Payload, SessionId};
+
+/// A frame of the server that concerns one session. (Messages, which concern many, are written by
+/// [`Message::write_json`].)
+#[derive(Debug)]
+pub enum Reply<'a> {
+    /// The first frame: everything of the URL is subscribed.
+    Welcome(Welcomed<'a>),
+    /// A frame of the client is done.
+    Ack {
+        /// The client's name for its frame.
+        id: Option<&'a FrameId>,
+        /// The identity of the message, if the frame was a publish.
+        message_id: Option<&'a MessageId>,
+    },
+    /// A frame of the client is refused.
+    Error {
+        /// The client's name for its frame, if it could be read.
+        id: Option<&'a FrameId>,
+        /// What went wrong, for programs.
+        code: Code,
+        /// What went wrong, for people.
+        message: &'a str,
+        /// Try again after so many milliseconds.
+        retry: Option<u64>,
+    },
+    /// The answer to `ping`.
+    Pong {
+        /// The client's name for its frame.
+        id: Option<&'a FrameId>,
+    },
+    /// Messages may be missing here.
+    Gap {
+        /// Where.
+        channel: &'a Channel,
+    },
+    /// The session is not subscribed here (any more), and did not ask for that.
+    Unsubscribed {
+        /// Where.
+        channel: &'a Channel,
+        /// Why.
+        code: Code,
+    },
+    /// The node is about to stop: come back elsewhere.
+    Shutdown {
+        /// In so many milliseconds.
+        reconnect: u64,
+    },
+}
+
+/// What `welcome` tells.
+#[derive(Debug)]
+pub struct Welcomed<'a> {
+    /// The session's name.
+    pub session: SessionId,
+    /// Seconds between the server's heartbeats.
+    pub heartbeat: u64,
+    /// The channels of the URL that are subscribed now.
+    pub channels: &'a [Channel],
+}
+
+impl Reply<'_> {
+    /// Writes the frame as one JSON object.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Welcome(welcomed) => {
+                out.extend_from_slice(br#"{"type":"welcome","#);
+                welcomed.write_members(out);
+            }
+            Self::Ack { id, message_id } => {
+                out.extend_from_slice(br#"{"type":"ack""#);
+                write_id(*id, out);
+                if let Some(message_id) = message_id {
+                    out.extend_from_slice(br#","messageId":"#);
+                    write_string(message_id.as_str(), out);
+                }
+                out.push(b'}');
+            }
+            Self::Error { id, code, message, retry } => {
+                out.extend_from_slice(br#"{"type":"error""#);
+                write_id(*id, out);
+                out.extend_from_slice(br#","code":""#);
+                out.extend_from_slice(code.as_str().as_bytes());
+                out.extend_from_slice(br#"","message":"#);
+                write_string(message, out);
+                if let Some(retry) = retry {
+                    out.extend_from_slice(br#","retry":"#);
+                    write_number(*retry, out);
+                }
+                out.push(b'}');
+            }
+            Self::Pong { id } => {
+                out.extend_from_slice(br#"{"type":"pong""#);
+                write_id(*id, out);
+                out.push(b'}');
+            }
+            Self::Gap { channel } => {
+                out.extend_from_slice(br#"{"type":"gap","#);
+                write_channel(channel, out);
+                out.push(b'}');
+            }
+            Self::Unsubscribed { channel, code } => {
+                out.extend_from_slice(br#"{"type":"unsubscribed","#);
+                write_denied(channel, *code, out);
+            }
+            Self::Shutdown { reconnect } => {
+                out.extend_from_slice(br#"{"type":"shutdown","#);
+                write_shutdown(*reconnect, out);
+            }
+        }
+    }
+
+    /// Writes the data of the SSE control event that says the same, and gives the event's name;
+    /// nothing for what SSE has no event for.
+    pub(crate) fn write_sse_data(&self, out: &mut Vec<u8>) -> Option<&'static str> {
+        let start = |out: &mut Vec<u8>| out.push(b'{');
+        Some(match self {
+            Self::Welcome(welcomed) => {
+                start(out);
+                welcomed.write_members(out);
+                "tidewire:welcome"
+            }
+            Self::Gap { channel } => {
+                start(out);
+                write_channel(channel, out);
+                out.push(b'}');
+                "tidewire:gap"
+            }
+            Self::Unsubscribed { channel, code } => {
+                start(out);
+                write_denied(channel, *code, out);
+                "tidewire:denied"
+            }
+            Self::Shutdown { reconnect } => {
+                start(out);
+                write_shutdown(*reconnect, out);
+                "tidewire:shutdown"
+            }
+            Self::Ack { .. } | Self::Error { .. } | Self::Pong { .. } => return None,
+        })
+    }
+}
+
+impl Welcomed<'_> {
+    fn write_members(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#""session":""#);
+        write_display(self.session, out);
+        out.extend_from_slice(br#"","heartbeat":"#);
+        write_number(self.heartbeat, out);
+        out.extend_from_slice(br#","channels":["#);
+        for (i, channel) in self.channels.iter().enumerate() {
+            out.extend_from_slice(if i == 0 { b"{" } else { b",{" });
+            write_channel(channel, out);
+            out.push(b'}');
+        }
+        out.extend_from_slice(b"]}");
+    }
+}
+
+impl Message {
+    /// Writes the `message` frame as one JSON object. Bytes become base64 with `encoding`.
+    pub fn write_json(&self, channel: &Channel, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"{"type":"message","#);
+        write_channel(channel, out);
+        out.extend_from_slice(br#","event":"#);
+        write_string(self.event.as_str(), out);
+        out.extend_from_slice(br#","payload":"#);
+        write_payload(&self.payload, out);
+        if matches!(self.payload, Payload::Binary(_)) {
+            out.extend_from_slice(br#","encoding":"base64""#);
+        }
+        out.extend_from_slice(br#","timestamp":""#);
+        write_display(self.timestamp, out);
+        out.push(b'"');
+        if let Some(message_id) = &self.message_id {
+            out.extend_from_slice(br#","messageId":"#);
+            write_string(message_id.as_str(), out);
+        }
+        if let Some(from) = &self.from {
+            out.extend_from_slice(br#","from":{"#);
+            if let Some(user) = &from.user {
+                out.extend_from_slice(br#""user":"#);
+                write_string(user, out);
+                out.push(b',');
+            }
+            out.extend_from_slice(br#""session":""#);
+            write_display(from.session, out);
+            out.extend_from_slice(b"\"}");
+        }
+        out.push(b'}');
+    }
+}
+
+/// Writes the payload as a JSON value; bytes as a string of base64 (RFC 4648, section 4).
+pub(crate) fn write_payload(payload: &Payload, out: &mut Vec<u8>) {
+    match payload {
+        Payload::Json(json) => out.extend_from_slice(json),
+        Payload::Binary(bytes) => {
+            out.push(b'"');
+            out.extend_from_slice(STANDARD.encode(bytes).as_bytes());
+            out.push(b'"');
+        }
+    }
+}
+
+fn write_id(id: Option<&FrameId>, out: &mut Vec<u8>) {
+    if let Some(id) = id {
+        out.extend_from_slice(br#","id":"#);
+        out.extend_from_slice(id.as_json().as_bytes());
+    }
+}
+
+fn write_channel(channel: &Channel, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#""channel":"#);
+    write_string(channel.as_str(), out);
+}
+
+fn write_denied(channel: &Channel, code: Code, out: &mut Vec<u8>) {
+    write_channel(channel, out);
+    out.extend_from_slice(br#","code":""#);
+    out.extend_from_slice(code.as_str().as_bytes());
+    out.extend_from_slice(b"\"}");
+}
+
+fn write_shutdown(reconnect: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#""reconnect":"#);
+    write_number(reconnect, out);
+    out.push(b'}');
+}
+
+fn write_string(text: &str, out: &mut Vec<u8>) {
+    // A Vec takes every byte and a string has no key: serde_json has nothing to fail at.
+    let _ = serde_json::to_writer(out, text);
+}
+
+fn write_number(number: u64, out: &mut Vec<u8>) {
+    write_display(number, out);
+}
+
+fn write_display(value: impl std::fmt::Display, out: &mut Vec<u8>) {
+    struct Ascii<'a>(&'a mut Vec<u8>);
+    impl std::fmt::Write for Ascii<'_> {
+        fn write_str(&mut self, text: &str) -> std::fmt::Result {
+            self.0.extend_from_slice(text.as_bytes());
+            Ok(())
+        }
+    }
+    // The writer above never fails.
+    let _ = write!(Ascii(out), "{value}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ClientFrame, Event, Sender, Timestamp};
+    use bytes::Bytes;
+    use serde_json::json;
+
+    fn value(reply: &Reply<'_>) -> serde_json::Value {
+        let mut out = Vec::new();
+        reply.write_json(&mut out);
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    #[test]
+    fn replies_are_the_protocols_frames() {
+        let channel = Channel::new("a\"b").unwrap();
+        let session = SessionId::from_bytes([0; 16]);
+        let id = ClientFrame::parse_json(r#"{"type":"ping","id":"q\"1"}"#).unwrap().id;
+        let channels = [channel.clone()];
+        let welcome = Reply::Welcome(Welcomed { session, heartbeat: 25, channels: &channels });
+        assert_eq!(
+            value(&welcome),
+            json!({"type": "welcome", "session": "AAAAAAAAAAAAAAAAAAAAAA", "heartbeat": 25,
+                   "channels": [{"channel": "a\"b"}]})
+        );
+        let message_id = MessageId::new("m").unwrap();
+        assert_eq!(
+            value(&Reply::Ack { id: id.as_ref(), message_id: Some(&message_id) }),
+            json!({"type": "ack", "id": "q\"1", "messageId": "m"})
+        );
+        assert_eq!(value(&Reply::Ack { id: None, message_id: None }), json!({"type": "ack"}));
+        let error = Reply::Error { id: None, code: Code::TooFast, message: "x", retry: Some(5) };
+        assert_eq!(
+            value(&error),
+            json!({"type": "error", "code": "too_fast", "message": "x", "retry": 5})
+        );
+        assert_eq!(value(&Reply::Pong { id: id.as_ref() }), json!({"type": "pong", "id": "q\"1"}));
+        assert_eq!(
+            value(&Reply::Gap { channel: &channel }),
+            json!({"type": "gap", "channel": "a\"b"})
+        );
+        assert_eq!(
+            value(&Reply::Unsubscribed { channel: &channel, code: Code::Unavailable }),
+            json!({"type": "unsubscribed", "channel": "a\"b", "code": "unavailable"})
+        );
+        assert_eq!(
+            value(&Reply::Shutdown { reconnect: 1500 }),
+            json!({"type": "shutdown", "reconnect": 1500})
+        );
+    }
+
+    #[test]
+    fn a_message_has_all_its_members() {
+        let mut message = Message {
+            event: Event::new("e").unwrap(),
+            payload: Payload::Json(Bytes::from_static(b"[1]")),
+            message_id: Some(MessageId::new("m").unwrap()),
+            timestamp: Timestamp::from_millis(0),
+            from: Some(Sender {
+                user: Some("alice".into()),
+                session: SessionId::from_bytes([0; 16]),
+            }),
+            exclude: None,
+        };
+        let written = |message: &Message| -> serde_json::Value {
+            let mut out = Vec::new();
+            message.write_json(&Channel::new("c").unwrap(), &mut out);
+            serde_json::from_slice(&out).unwrap()
+        };
+        assert_eq!(
+            written(&message),
+            json!({"type": "message", "channel": "c", "event": "e", "payload": [1],
+                   "timestamp": "1970-01-01T00:00:00.000Z", "messageId": "m",
+                   "from": {"user": "alice", "session": "AAAAAAAAAAAAAAAAAAAAAA"}})
+        );
+        message.payload = Payload::Binary(Bytes::from_static(b"\xff\x00"));
+        message.message_id = None;
+        message.from = None;
+        assert_eq!(
+            written(&message),
+            json!({"type": "message", "channel": "c", "event": "e", "payload": "/wA=",
+                   "encoding": "base64", "timestamp": "1970-01-01T00:00:00.000Z"})
+        );
+    }
+}
