@@ -1,0 +1,68 @@
+//! What all connections of the node share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use tidewire_broker::Broker;
+use tidewire_hub::Hub;
+
+use crate::metrics::Metrics;
+use crate::settings::Settings;
+
+/// Shared by all threads; nothing in it is locked.
+pub(crate) struct App {
+    pub(crate) settings: Settings,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) metrics: Metrics,
+    draining: AtomicBool,
+    connections: AtomicUsize,
+    started: Instant,
+}
+
+/// One of the node's connections; its place is free again when this is dropped.
+pub(crate) struct Place(Arc<App>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl App {
+    pub(crate) fn new(settings: Settings, hub: Arc<Hub>, broker: Arc<dyn Broker>) -> Self {
+        Self {
+            metrics: Metrics::new(&settings.namespaces),
+            settings,
+            hub,
+            broker,
+            draining: AtomicBool::new(false),
+            connections: AtomicUsize::new(0),
+            started: Instant::now(),
+        }
+    }
+
+    /// Takes a place for a connection, if there is one.
+    pub(crate) fn place(self: &Arc<Self>) -> Option<Place> {
+        let place = Place(self.clone());
+        let before = self.connections.fetch_add(1, Ordering::Relaxed);
+        (before < self.settings.connections).then_some(place)
+    }
+
+    /// Whether the node is stopping.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Begins to stop; false if it had begun before.
+    pub(crate) fn begin_drain(&self) -> bool {
+        !self.draining.swap(true, Ordering::Relaxed)
+    }
+
+    /// Seconds since the start, for times that may be a second off.
+    pub(crate) fn seconds(&self) -> u32 {
+        // Wraps after 136 years.
+        self.started.elapsed().as_secs() as u32
+    }
+}

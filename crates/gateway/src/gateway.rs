@@ -1,0 +1,126 @@
+//! The running gateway: lanes, listener and broker, from start to drain.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use thiserror::Error;
+use tidewire_broker::Broker;
+use tidewire_hub::{HubSettings, LaneSettings, Lanes};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::app::App;
+use crate::settings::Settings;
+use crate::{http, listen};
+
+/// How long after the drain time the last sessions may take.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
+
+/// A gateway that serves clients.
+pub struct Gateway {
+    app: Arc<App>,
+    lanes: Lanes,
+    address: SocketAddr,
+    accepting: JoinHandle<()>,
+    sweeping: JoinHandle<()>,
+}
+
+/// Why a gateway does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The system gives no thread, event queue or listener.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+impl Gateway {
+    /// Starts to serve clients on the listener. `pages` answers what is not under `/v1`.
+    ///
+    /// # Errors
+    /// When the system gives no thread or no event queue.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(
+        listener: TcpListener,
+        broker: Arc<dyn Broker>,
+        pages: Router,
+        settings: Settings,
+    ) -> Result<Self, StartError> {
+        let address = listener.local_addr()?;
+        let hub = HubSettings { linger: settings.linger, namespaces: settings.namespaces.clone() };
+        let lane = LaneSettings {
+            websocket_heartbeat: whole_seconds(settings.websocket_heartbeat),
+            websocket_grace: whole_seconds(settings.pong_timeout),
+            sse_heartbeat: whole_seconds(settings.sse_heartbeat),
+        };
+        let lanes = Lanes::start(settings.lanes, broker.clone(), hub, lane)?;
+        broker.start(lanes.hub().clone());
+        let app = Arc::new(App::new(settings, lanes.hub().clone(), broker));
+        let router = http::router(&app, pages);
+        let accept = listen::accept(listener, app.clone(), lanes.handles().to_vec(), router);
+        let hub = lanes.hub().clone();
+        let sweeping = tokio::spawn(async move {
+            let mut seconds = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                seconds.tick().await;
+                hub.sweep();
+            }
+        });
+        Ok(Self { app, lanes, address, accepting: tokio::spawn(accept), sweeping })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Tells whether it can do its job now, from any thread; else the reason.
+    pub fn readiness(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
+        let app = self.app.clone();
+        move || {
+            if app.is_draining() {
+                return Err("this node is stopping".to_owned());
+            }
+            app.broker.ready()
+        }
+    }
+
+    /// Stops in an orderly way: new streams are refused, each session is told when to come back,
+    /// evenly spread over the drain time, and ended then. Publishes are served meanwhile. Resolves
+    /// when no session is left, at the latest 5 s after the drain time.
+    pub async fn drain(&self) {
+        self.app.begin_drain();
+        let time = self.app.settings.drain;
+        for lane in self.lanes.handles() {
+            lane.run(move |lane| lane.drain(time));
+        }
+        // Out of time, the rest is ended with the lanes.
+        let _ = tokio::time::timeout(time + DRAIN_GRACE, self.lanes.empty()).await;
+    }
+
+    /// How many sessions there are.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.lanes.sessions()
+    }
+
+    /// Ends everything now: the listener, all connections, the broker.
+    pub async fn stop(self) {
+        self.accepting.abort();
+        self.sweeping.abort();
+        self.app.broker.close().await;
+        let lanes = self.lanes;
+        // The lanes end within a turn; waiting for their threads must not block this one.
+        let _ = tokio::task::spawn_blocking(move || lanes.stop()).await;
+    }
+}
+
+/// At least one: the sweep passes once a second.
+fn whole_seconds(time: Duration) -> usize {
+    usize::try_from(time.as_secs()).unwrap_or(usize::MAX).max(1)
+}

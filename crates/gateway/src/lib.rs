@@ -1,0 +1,21 @@
+//! Connections: from the accepted socket to the session that the hub writes to.
+//!
+//! `listen` accepts and hands sockets to the lanes; on its lane a connection speaks HTTP
+//! (`connection`, `http`) until a WebSocket or an event stream takes the socket over (`takeover`);
+//! from then on it is a `session`. The binary starts it; it reads no configuration file.
+
+mod app;
+mod connection;
+mod gateway;
+mod http;
+mod listen;
+mod metrics;
+mod origin;
+mod publish;
+mod session;
+mod settings;
+mod takeover;
+
+pub use gateway::{Gateway, StartError};
+pub use origin::Origins;
+pub use settings::Settings;

@@ -1,0 +1,124 @@
+//! The accept loop.
+//!
+//! It takes sockets from the listener and hands each to a lane, in turn. It never ends by itself:
+//! what goes wrong with one socket is that socket's, and when the system has no more file handles
+//! it waits until some are free.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use socket2::{SockRef, TcpKeepalive};
+use tidewire_hub::LaneHandle;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::app::{App, Place};
+use crate::connection::Connection;
+use crate::metrics::Refusal;
+
+/// Wait after the system gave no socket: long enough to burn nothing, short enough to be unnoticed.
+const OUT_OF_SOCKETS: Duration = Duration::from_millis(100);
+/// Unacknowledged bytes for so long mean that the peer is gone (`TCP_USER_TIMEOUT`).
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection that says nothing is probed after so long.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\n\
+    content-type: application/problem+json\r\ncontent-length: 92\r\nconnection: close\r\n\r\n\
+    {\"type\":\"about:blank\",\"status\":503,\"code\":\"too_many\",\"detail\":\"this node's connections: full\"}";
+
+/// Accepts for ever.
+pub(crate) async fn accept(
+    listener: TcpListener,
+    app: Arc<App>,
+    lanes: Vec<LaneHandle>,
+    router: Router,
+) {
+    let mut next = lanes.iter().cycle();
+    loop {
+        let socket = match accept_one(&listener).await {
+            Ok(socket) => socket,
+            Err(error) => {
+                app.metrics.refused(Refusal::Accept);
+                tracing::warn!(%error, "no socket accepted");
+                tokio::time::sleep(OUT_OF_SOCKETS).await;
+                continue;
+            }
+        };
+        let Some(place) = app.place() else {
+            app.metrics.refused(Refusal::Limit);
+            // Best effort: a fresh socket's buffer takes it.
+            let _ = io::Write::write(&mut &socket, FULL);
+            continue;
+        };
+        if let Some(lane) = next.next() {
+            hand_to_lane(lane, socket, place, &app, &router);
+        }
+    }
+}
+
+/// The next socket. Errors of one connection that broke while it waited are passed over
+/// (accept(2), "Error handling").
+async fn accept_one(listener: &TcpListener) -> io::Result<std::net::TcpStream> {
+    loop {
+        match listener.accept().await {
+            // Registered here for accepting only; the lane registers it with its own event queue.
+            Ok((socket, _)) => return socket.into_std(),
+            Err(error) if is_the_peers(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn is_the_peers(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+    )
+}
+
+fn hand_to_lane(
+    lane: &LaneHandle,
+    socket: std::net::TcpStream,
+    place: Place,
+    app: &Arc<App>,
+    router: &Router,
+) {
+    let (app, router) = (app.clone(), router.clone());
+    lane.run(move |lane| {
+        let socket = match prepare(socket) {
+            Ok(socket) => socket,
+            // It broke between the two threads.
+            Err(error) => return tracing::debug!(%error, "a socket that cannot be used"),
+        };
+        let connection = Connection { app, lane: lane.clone(), router };
+        tokio::task::spawn_local(connection.serve(socket, place));
+    });
+}
+
+/// Sets the socket's options and registers it with the lane's event queue.
+fn prepare(socket: std::net::TcpStream) -> io::Result<TcpStream> {
+    let options = SockRef::from(&socket);
+    options.set_tcp_nodelay(true)?;
+    options.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    options.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE))?;
+    TcpStream::from_std(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FULL;
+
+    #[test]
+    fn the_answer_to_one_too_many_has_the_length_it_says() {
+        let text = std::str::from_utf8(FULL).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())));
+        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
+    }
+}

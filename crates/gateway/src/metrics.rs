@@ -1,0 +1,184 @@
+//! The gateway's metrics, as handles that are kept.
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use tidewire_hub::Transport;
+use tidewire_protocol::{Code, Namespaces};
+
+/// Why a session ended, as operators count it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// The client closed it.
+    Client,
+    /// The connection broke without a word.
+    Lost,
+    /// The client did not read as fast as it was written to.
+    Slow,
+    /// The client did not answer any more.
+    TimedOut,
+    /// The client broke the protocol.
+    Protocol,
+    /// The client sent a message over the limit.
+    TooBig,
+    /// The client made too many errors.
+    Abuse,
+    /// The node stopped.
+    Shutdown,
+}
+
+impl Reason {
+    const ALL: [Self; 8] = [
+        Self::Client,
+        Self::Lost,
+        Self::Slow,
+        Self::TimedOut,
+        Self::Protocol,
+        Self::TooBig,
+        Self::Abuse,
+        Self::Shutdown,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Lost => "lost",
+            Self::Slow => "slow",
+            Self::TimedOut => "timeout",
+            Self::Protocol => "protocol",
+            Self::TooBig => "too_big",
+            Self::Abuse => "abuse",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// Why a connection or handshake was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The head did not come in time.
+    HeadTimeout,
+    /// No valid WebSocket handshake.
+    Handshake,
+    /// Too many connections.
+    Limit,
+    /// The system gave no socket.
+    Accept,
+    /// The node is stopping.
+    Draining,
+    /// A foreign origin or host.
+    Origin,
+}
+
+impl Refusal {
+    const ALL: [Self; 6] = [
+        Self::HeadTimeout,
+        Self::Handshake,
+        Self::Limit,
+        Self::Accept,
+        Self::Draining,
+        Self::Origin,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::HeadTimeout => "head_timeout",
+            Self::Handshake => "handshake",
+            Self::Limit => "limit",
+            Self::Accept => "accept",
+            Self::Draining => "draining",
+            Self::Origin => "origin",
+        }
+    }
+}
+
+/// How a message was published here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Over HTTP.
+    Http,
+    /// By a session.
+    WebSocket,
+}
+
+/// One set for the node.
+pub(crate) struct Metrics {
+    transports: [PerTransport; 2],
+    refused: [Counter; Refusal::ALL.len()],
+    errors: Vec<Counter>,
+    /// By source, then by the namespace's number.
+    messages_in: [Vec<Counter>; 2],
+    publish: Histogram,
+}
+
+struct PerTransport {
+    open: Gauge,
+    opened: Counter,
+    closed: [Counter; Reason::ALL.len()],
+}
+
+impl Metrics {
+    pub(crate) fn new(namespaces: &Namespaces) -> Self {
+        let messages_in = ["http", "websocket"].map(|source| {
+            let of = |name: &str| {
+                let name = name.to_owned();
+                counter!("tidewire_messages_in_total", "source" => source, "namespace" => name)
+            };
+            namespaces.names().map(of).collect()
+        });
+        Self {
+            transports: Transport::ALL.map(PerTransport::new),
+            refused: Refusal::ALL.map(
+                |reason| counter!("tidewire_handshakes_refused_total", "reason" => reason.as_str()),
+            ),
+            errors: Code::ALL
+                .iter()
+                .map(|code| counter!("tidewire_errors_total", "code" => code.as_str()))
+                .collect(),
+            messages_in,
+            publish: histogram!("tidewire_publish_seconds"),
+        }
+    }
+
+    pub(crate) fn opened(&self, transport: Transport) {
+        let of = &self.transports[transport as usize];
+        of.open.increment(1);
+        of.opened.increment(1);
+    }
+
+    pub(crate) fn closed(&self, transport: Transport, reason: Reason) {
+        let of = &self.transports[transport as usize];
+        of.open.decrement(1);
+        of.closed[reason as usize].increment(1);
+    }
+
+    pub(crate) fn refused(&self, reason: Refusal) {
+        self.refused[reason as usize].increment(1);
+    }
+
+    pub(crate) fn error(&self, code: Code) {
+        self.errors[code.index()].increment(1);
+    }
+
+    pub(crate) fn published(&self, source: Source, namespace: usize, took: Duration) {
+        self.messages_in[source as usize][namespace].increment(1);
+        self.publish.record(took);
+    }
+}
+
+impl PerTransport {
+    fn new(transport: Transport) -> Self {
+        let transport = transport.as_str();
+        Self {
+            open: gauge!("tidewire_connections", "transport" => transport),
+            opened: counter!("tidewire_connections_opened_total", "transport" => transport),
+            closed: Reason::ALL.map(|reason| {
+                counter!(
+                    "tidewire_connections_closed_total",
+                    "transport" => transport,
+                    "reason" => reason.as_str()
+                )
+            }),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Who may call from a browser: the `Origin` of a page and the `Host` it believes to talk to.
+//!
+//! A page on any site can open a WebSocket to anywhere and send simple requests to anywhere; the
+//! browser only says where the page is from. So a request with an `Origin` is served when that is
+//! the gateway's own or an allowed one. On a loopback listener every page on this machine may
+//! call, whatever its port; there the `Host` must be this machine, too, else a foreign page could
+//! have its own name resolve to 127.0.0.1 (DNS rebinding) and be of the same origin.
+
+/// Which origins and hosts are served.
+#[derive(Debug, Clone, Default)]
+pub struct Origins {
+    /// Origins that are allowed besides the gateway's own, as a browser writes them:
+    /// `https://app.example`, lower case, without a path.
+    pub allowed: Vec<String>,
+    /// The listener is on loopback and open: pages on this machine may call, other hosts' names
+    /// may not be used.
+    pub loopback: bool,
+}
+
+impl Origins {
+    /// Whether a request with these headers may be served.
+    ///
+    /// # Errors
+    /// Says what was wrong and what would be allowed.
+    pub fn check(&self, origin: Option<&str>, host: Option<&str>) -> Result<(), String> {
+        let host = host.unwrap_or_default();
+        if self.loopback && !is_local(host) && !self.allows_host(host) {
+            return Err(format!(
+                "host '{}' is not this machine; on a loopback listener use localhost, 127.0.0.1 \
+                 or [::1], or name its origin in auth.allowed_origins",
+                shown(host)
+            ));
+        }
+        let Some(origin) = origin else { return Ok(()) };
+        let origin = origin.to_ascii_lowercase();
+        let authority = authority(&origin);
+        let same = authority.is_some_and(|authority| same_authority(&origin, authority, host));
+        let local = self.loopback && authority.is_some_and(is_local);
+        if same || local || self.allowed.contains(&origin) {
+            return Ok(());
+        }
+        Err(format!("origin '{}' is not allowed; name it in auth.allowed_origins", shown(&origin)))
+    }
+
+    fn allows_host(&self, host: &str) -> bool {
+        let of = |allowed: &String| {
+            authority(allowed).is_some_and(|authority| same_authority(allowed, authority, host))
+        };
+        self.allowed.iter().any(of)
+    }
+}
+
+/// What stands behind the scheme.
+fn authority(origin: &str) -> Option<&str> {
+    origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"))
+}
+
+/// Whether an origin's authority is this host. The scheme is not compared: behind a proxy the
+/// gateway does not know its own; the port that goes with it may be left out.
+fn same_authority(origin: &str, authority: &str, host: &str) -> bool {
+    let default = if origin.starts_with("https:") { ":443" } else { ":80" };
+    let bare = |text: &str| text.strip_suffix(default).unwrap_or(text).to_ascii_lowercase();
+    !host.is_empty() && bare(authority) == bare(host)
+}
+
+/// Whether `host` or `host:port` names this machine.
+fn is_local(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    name.eq_ignore_ascii_case("localhost") || name == "127.0.0.1" || name == "[::1]"
+}
+
+/// A foreign text, fit for an error.
+fn shown(text: &str) -> String {
+    text.chars().take(100).collect::<String>().escape_debug().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origins(loopback: bool) -> Origins {
+        Origins { allowed: vec!["https://app.example".into()], loopback }
+    }
+
+    #[test]
+    fn same_origin_and_allowed_ones_pass() {
+        let open = origins(false);
+        for (origin, host) in [
+            (None, Some("gw.example")),
+            (None, None),
+            (Some("https://gw.example"), Some("gw.example")),
+            (Some("https://gw.example"), Some("gw.example:443")),
+            (Some("http://gw.example:8080"), Some("GW.example:8080")),
+            (Some("https://app.example"), Some("gw.example")),
+            (Some("HTTPS://APP.example"), Some("gw.example")),
+        ] {
+            assert_eq!(open.check(origin, host), Ok(()), "{origin:?} {host:?}");
+        }
+        for (origin, host) in [
+            ("https://evil.example", Some("gw.example")),
+            ("http://localhost:5173", Some("gw.example")),
+            ("null", Some("gw.example")),
+            ("https://app.example.evil", Some("gw.example")),
+            ("http://app.example", Some("gw.example")),
+            ("http://gw.example:81", Some("gw.example")),
+            ("https://", Some("")),
+            ("https://", None),
+        ] {
+            assert!(open.check(Some(origin), host).is_err(), "{origin:?} {host:?}");
+        }
+    }
+
+    #[test]
+    fn on_loopback_pages_of_this_machine_pass_and_foreign_hosts_do_not() {
+        let loopback = origins(true);
+        for (origin, host) in [
+            (None, Some("127.0.0.1:8000")),
+            (Some("http://localhost:5173"), Some("127.0.0.1:8000")),
+            (Some("http://127.0.0.1:3000"), Some("localhost:8000")),
+            (Some("http://[::1]:3000"), Some("[::1]:8000")),
+            (Some("https://app.example"), Some("localhost:8000")),
+            (Some("https://app.example"), Some("app.example")),
+        ] {
+            assert_eq!(loopback.check(origin, host), Ok(()), "{origin:?} {host:?}");
+        }
+        for (origin, host) in [
+            (Some("http://evil.example:8000"), Some("evil.example:8000")),
+            (None, Some("evil.example:8000")),
+            (None, None),
+            (Some("https://evil.example"), Some("127.0.0.1:8000")),
+            (Some("null"), Some("127.0.0.1:8000")),
+            (Some("http://localhost.evil.example"), Some("127.0.0.1:8000")),
+            (Some("http://127.0.0.1.evil.example"), Some("127.0.0.1:8000")),
+        ] {
+            assert!(loopback.check(origin, host).is_err(), "{origin:?} {host:?}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! A publish, whoever asked for it: the one way to the broker.
+
+use std::time::Instant;
+
+use tidewire_broker::{PublishError, Receipt};
+use tidewire_protocol::{Channel, Message, MessageId, Publication, Sender, SessionId, Timestamp};
+
+use crate::app::App;
+use crate::metrics::Source;
+
+/// A publish that is on its way.
+pub(crate) struct Publishing {
+    /// The message's identity: the publisher's own, or a new one.
+    pub(crate) message_id: MessageId,
+    namespace: usize,
+    source: Source,
+    began: Instant,
+    receipt: Receipt,
+}
+
+impl App {
+    /// Hands a message to the broker. Its place among the caller's messages is taken when this
+    /// returns.
+    pub(crate) fn publish(
+        &self,
+        channel: Channel,
+        publication: Publication,
+        sender: Option<SessionId>,
+    ) -> Publishing {
+        let Publication { event, payload, message_id, exclude } = publication;
+        let message_id = message_id.unwrap_or_else(MessageId::generate);
+        let message = Message {
+            event,
+            payload,
+            message_id: Some(message_id.clone()),
+            timestamp: Timestamp::now(),
+            from: sender.map(|session| Sender { user: None, session }),
+            exclude,
+        };
+        Publishing {
+            message_id,
+            namespace: self.settings.namespaces.index(&channel),
+            source: if sender.is_some() { Source::WebSocket } else { Source::Http },
+            began: Instant::now(),
+            receipt: self.broker.publish(channel, message),
+        }
+    }
+}
+
+impl Publishing {
+    /// Polls the broker's answer.
+    pub(crate) fn poll(
+        &mut self,
+        app: &App,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), PublishError>> {
+        self.receipt.as_mut().poll(cx).map(|outcome| {
+            match &outcome {
+                Ok(()) => app.metrics.published(self.source, self.namespace, self.began.elapsed()),
+                Err(error) => app.metrics.error(error.code()),
+            }
+            outcome
+        })
+    }
+
+    /// Waits for the broker's answer.
+    pub(crate) async fn done(&mut self, app: &App) -> Result<(), PublishError> {
+        std::future::poll_fn(|cx| self.poll(app, cx)).await
+    }
+}

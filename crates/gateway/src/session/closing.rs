@@ -1,0 +1,111 @@
+//! How a session ends, and how its socket is let go.
+
+use std::future::poll_fn;
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tidewire_websocket::{self as codec, close_code};
+use tokio::net::TcpStream;
+
+use super::Session;
+use crate::metrics::Reason;
+
+/// How long a client may take to read its last bytes and to close its side.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct End {
+    /// For operators.
+    pub(crate) reason: Reason,
+    /// For the client, on a WebSocket: code and text of the close frame.
+    close: Option<(u16, &'static str)>,
+    /// The client has closed already, or is gone: nothing to wait for.
+    answered: bool,
+}
+
+/// Codes 4000 to 4099: come back and resume; 4100 to 4199: do not come back unchanged.
+impl End {
+    pub(crate) const SLOW: Self = Self::close(Reason::Slow, 4000, "slow");
+    pub(crate) const TIMED_OUT: Self = Self::close(Reason::TimedOut, 4001, "timeout");
+    pub(crate) const ABUSE: Self = Self::close(Reason::Abuse, 4103, "abuse");
+    pub(crate) const SHUTDOWN: Self =
+        Self::close(Reason::Shutdown, close_code::SERVICE_RESTART, "shutdown");
+    pub(crate) const BINARY: Self = Self::close(
+        Reason::Protocol,
+        close_code::UNSUPPORTED_DATA,
+        "a binary frame; tidewire.json has text frames only",
+    );
+    /// The connection is gone.
+    pub(crate) const LOST: Self = Self { reason: Reason::Lost, close: None, answered: true };
+    /// The connection is gone, as the kernel found out.
+    pub(crate) const UNREACHABLE: Self =
+        Self { reason: Reason::TimedOut, close: None, answered: true };
+    /// The client closed an event stream.
+    pub(crate) const LEFT: Self = Self { reason: Reason::Client, close: None, answered: true };
+
+    const fn close(reason: Reason, code: u16, text: &'static str) -> Self {
+        Self { reason, close: Some((code, text)), answered: false }
+    }
+
+    /// The client sent a close frame, which is answered with its code (RFC 6455, section 5.5.1).
+    pub(crate) const fn closed_by_client(code: Option<u16>) -> Self {
+        let code = match code {
+            Some(code) => code,
+            None => 0,
+        };
+        Self { reason: Reason::Client, close: Some((code, "")), answered: true }
+    }
+
+    /// The client broke the protocol.
+    pub(crate) fn broken(error: codec::DecodeError) -> Self {
+        match error {
+            codec::DecodeError::TooBig { .. } => {
+                Self::close(Reason::TooBig, error.close_code(), "the message is over the limit")
+            }
+            _ => Self::close(Reason::Protocol, error.close_code(), "protocol error"),
+        }
+    }
+}
+
+impl Session {
+    /// Lets the session go: out of the lane at once, then the last bytes, then the socket. Closing
+    /// it while the client still sends would make the kernel reset the connection and take the
+    /// close frame back; so our side is shut, and what comes is read away, for a while.
+    pub(super) async fn hang_up(self: Rc<Self>, end: End) {
+        self.leave(end.reason);
+        let is_websocket = self.form.transport() == tidewire_hub::Transport::WebSocket;
+        if let Some((code, text)) = end.close.filter(|_| is_websocket) {
+            self.outbox.send_last(&match code {
+                0 => codec::close_empty(),
+                code => codec::close(code, text),
+            });
+        } else if end.answered {
+            return;
+        }
+        let Some(socket) = self.outbox.socket() else { return };
+        // Out of patience, the socket is closed all the same.
+        let _ = tokio::time::timeout(PATIENCE, async {
+            poll_fn(|cx| self.outbox.poll_drained(cx)).await;
+            // It fails only when there is no connection any more.
+            let _ = SockRef::from(socket).shutdown(Shutdown::Write);
+            if !end.answered {
+                self.read_away(socket).await;
+            }
+        })
+        .await;
+    }
+
+    async fn read_away(&self, socket: &TcpStream) {
+        while poll_fn(|cx| socket.poll_read_ready(cx)).await.is_ok() {
+            match socket.try_read(&mut self.lane.scratch()) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    }
+}

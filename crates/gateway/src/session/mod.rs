@@ -1,0 +1,291 @@
+//! A session: one client's connection, whatever its transport.
+//!
+//! It lives on its lane's thread. The lane calls it through [`tidewire_hub::Session`]; a task of
+//! its own (`websocket`, `sse`) reads from the client and ends it. What differs between transports
+//! is how a reply is written and what the client may say.
+
+mod closing;
+mod request;
+mod sse;
+mod websocket;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidewire_hub::{
+    Beat, Failure, Form, Lane, Outbox, Progress, SessionSlot, Sink, Subscription, Transport,
+};
+use tidewire_protocol::{Channel, Code, FrameId, Reply, SessionId, Welcomed, sse as events};
+use tidewire_websocket as codec;
+
+use crate::app::App;
+use crate::metrics::Reason;
+use crate::takeover::Takeover;
+pub(crate) use closing::End;
+pub(crate) use sse::SessionBody;
+
+/// A client's errors that end its session, and the seconds within which they do.
+const MAX_ERRORS: u32 = 10;
+const ERROR_SECONDS: u32 = 10;
+
+/// One client's connection.
+pub(crate) struct Session {
+    id: SessionId,
+    form: Form,
+    app: Arc<App>,
+    lane: Rc<Lane>,
+    slot: Cell<Option<SessionSlot>>,
+    outbox: Outbox,
+    held: RefCell<Vec<Held>>,
+    /// Channels of the address whose subscription is not decided yet; the welcome waits for them.
+    undecided: Cell<u16>,
+    /// Channels of the address that were refused before the welcome.
+    denied: RefCell<Vec<(Channel, Code)>>,
+    end: Cell<Option<End>>,
+    in_flight: Cell<u16>,
+    /// A ping was sent, and nothing has come since.
+    unanswered: Cell<bool>,
+    /// When an unfinished message began, in the node's seconds.
+    partial_since: Cell<Option<u32>>,
+    /// What the outbox had done at the last heartbeat.
+    progress: Cell<Progress>,
+    /// When the client's errors began to be counted, and how many there are.
+    errors: Cell<(u32, u32)>,
+}
+
+/// A subscription and what it waits for.
+struct Held {
+    subscription: Subscription,
+    state: State,
+}
+
+enum State {
+    /// Named in the address; the broker has not confirmed it.
+    Undecided,
+    /// Named in the address and confirmed; the welcome will say so.
+    Confirmed,
+    /// Asked for by this frame.
+    Asked(Option<FrameId>),
+    /// Messages flow.
+    Active,
+}
+
+impl Session {
+    /// Makes a session and subscribes it to the channels of its address. Until all of them are
+    /// decided, and the welcome is written, what is sent to it is held back.
+    pub(crate) fn start(
+        app: &Arc<App>,
+        lane: &Rc<Lane>,
+        sink: Sink,
+        takeover: Takeover,
+    ) -> Rc<Self> {
+        let Takeover { form, channels } = takeover;
+        let session = Rc::new(Self {
+            id: SessionId::random(),
+            form,
+            app: app.clone(),
+            lane: lane.clone(),
+            slot: Cell::new(None),
+            outbox: Outbox::new(sink, app.settings.outbox, true),
+            held: RefCell::default(),
+            undecided: Cell::new(channels.len() as u16),
+            denied: RefCell::default(),
+            end: Cell::new(None),
+            in_flight: Cell::new(0),
+            unanswered: Cell::new(false),
+            partial_since: Cell::new(None),
+            progress: Cell::new(Progress { waiting: 0, written: 0 }),
+            errors: Cell::new((0, 0)),
+        });
+        session.slot.set(Some(lane.attach(session.clone())));
+        app.metrics.opened(form.transport());
+        tracing::debug!(session = %session.id, transport = form.transport().as_str(), "opened");
+        for channel in &channels {
+            session.subscribe(channel, State::Undecided);
+        }
+        if channels.is_empty() {
+            session.welcome();
+        }
+        session
+    }
+
+    fn subscribe(self: &Rc<Self>, channel: &Channel, state: State) {
+        // An EventSource cannot be told "try again"; its stream waits, with heartbeats.
+        let patience = match self.form.transport() {
+            Transport::WebSocket => Some(self.app.settings.subscribe_timeout),
+            Transport::Sse => None,
+        };
+        let subscription = self.lane.subscribe(self.clone(), channel, patience);
+        self.held.borrow_mut().push(Held { subscription, state });
+    }
+
+    /// One more channel of the address is decided.
+    fn decided(&self) {
+        self.undecided.set(self.undecided.get() - 1);
+        if self.undecided.get() == 0 {
+            self.welcome();
+        }
+    }
+
+    /// Writes the welcome, and lets go of what was held back for it.
+    fn welcome(&self) {
+        let mut channels = Vec::new();
+        for held in self.held.borrow_mut().iter_mut() {
+            if matches!(held.state, State::Confirmed) {
+                held.state = State::Active;
+                channels.push(held.subscription.channel.clone());
+            }
+        }
+        let settings = &self.app.settings;
+        let heartbeat = match self.form.transport() {
+            Transport::WebSocket => settings.websocket_heartbeat,
+            Transport::Sse => settings.sse_heartbeat,
+        };
+        let welcomed =
+            Welcomed { session: self.id, heartbeat: heartbeat.as_secs(), channels: &channels };
+        let mut first = self.encode(&Reply::Welcome(welcomed)).to_vec();
+        for (channel, code) in self.denied.take() {
+            first.extend_from_slice(&self.encode(&Reply::Unsubscribed { channel: &channel, code }));
+        }
+        self.outbox.release(&first.into());
+    }
+
+    fn encode(&self, reply: &Reply<'_>) -> Bytes {
+        match self.form {
+            Form::WebSocketJson => {
+                codec::encode_with(codec::MessageKind::Text, 128, |out| reply.write_json(out))
+            }
+            Form::Sse(_) => {
+                let mut out = Vec::new();
+                events::write_control(reply, &mut out);
+                out.into()
+            }
+        }
+    }
+
+    fn reply(&self, reply: &Reply<'_>) {
+        self.outbox.send(&self.encode(reply), 0);
+    }
+
+    /// Ends the session; the first reason counts. Its task does the rest.
+    fn finish(&self, end: End) {
+        if self.end.get().is_none() {
+            self.end.set(Some(end));
+            self.outbox.wake();
+        }
+    }
+
+    /// How it ended, or failed, if it has.
+    fn ended(&self) -> Option<End> {
+        self.end.get().or_else(|| self.outbox.failure().map(End::of_failure))
+    }
+
+    /// Gives back everything that the lane and the hub hold of it. Called once, at its end.
+    fn leave(&self, reason: Reason) {
+        for held in self.held.take() {
+            self.lane.unsubscribe(&held.subscription);
+        }
+        if let Some(slot) = self.slot.take() {
+            self.lane.detach(slot);
+            self.app.metrics.closed(self.form.transport(), reason);
+            tracing::debug!(session = %self.id, ?reason, "closed");
+        }
+    }
+}
+
+impl tidewire_hub::Session for Session {
+    fn id(&self) -> SessionId {
+        self.id
+    }
+
+    fn form(&self) -> Form {
+        self.form
+    }
+
+    fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    fn subscribed(&self, channel: &Channel) {
+        let mut all = self.held.borrow_mut();
+        let Some(held) = all.iter_mut().find(|held| held.subscription.channel == *channel) else {
+            return;
+        };
+        match std::mem::replace(&mut held.state, State::Active) {
+            State::Undecided => {
+                held.state = State::Confirmed;
+                drop(all);
+                self.decided();
+            }
+            State::Asked(id) => self.reply(&Reply::Ack { id: id.as_ref(), message_id: None }),
+            State::Confirmed | State::Active => {}
+        }
+    }
+
+    fn refused(&self, channel: &Channel, code: Code) {
+        let mut all = self.held.borrow_mut();
+        let Some(at) = all.iter().position(|held| held.subscription.channel == *channel) else {
+            return;
+        };
+        let held = all.swap_remove(at);
+        drop(all);
+        self.app.metrics.error(code);
+        match held.state {
+            State::Undecided => {
+                self.denied.borrow_mut().push((channel.clone(), code));
+                self.decided();
+            }
+            State::Asked(id) => {
+                let message = "the broker has not confirmed the subscription; try again";
+                self.reply(&Reply::Error { id: id.as_ref(), code, message, retry: Some(1_000) });
+            }
+            State::Confirmed | State::Active => self.reply(&Reply::Unsubscribed { channel, code }),
+        }
+    }
+
+    fn gap(&self, channel: &Channel) {
+        self.reply(&Reply::Gap { channel });
+    }
+
+    fn beat(&self, beat: Beat) {
+        match self.form.transport() {
+            Transport::WebSocket => self.beat_websocket(beat),
+            Transport::Sse => self.beat_sse(beat),
+        }
+    }
+
+    fn shutdown(&self, reconnect: Duration) {
+        let millis = u64::try_from(reconnect.as_millis()).unwrap_or(u64::MAX);
+        self.reply(&Reply::Shutdown { reconnect: millis });
+        if self.form.transport() == Transport::Sse {
+            // The stream ends when the client is due; it then comes back at once, but not all in
+            // the same instant.
+            let mut out = Vec::new();
+            events::write_retry(fastrand::u64(50..500), &mut out);
+            self.outbox.send(&out.into(), 0);
+        }
+    }
+
+    fn end(&self) {
+        self.finish(End::SHUTDOWN);
+    }
+}
+
+impl End {
+    fn of_failure(failure: Failure) -> Self {
+        match failure {
+            Failure::Slow => Self::SLOW,
+            Failure::Lost => Self::LOST,
+            Failure::TimedOut => Self::UNREACHABLE,
+        }
+    }
+}
+
+/// How long an `EventSource` waits before it comes back: spread, so that the clients of a node that
+/// died do not all come in the same instant.
+pub(crate) fn retry_millis() -> u64 {
+    fastrand::u64(1_000..3_000)
+}

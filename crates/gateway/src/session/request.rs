@@ -1,0 +1,132 @@
+//! What a client asks for over its WebSocket.
+
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use tidewire_broker::PublishError;
+use tidewire_protocol::{
+    Channel, ClientFrame, Code, FrameError, FrameId, MessageId, Publication, Reply, Request,
+};
+
+use super::{ERROR_SECONDS, End, MAX_ERRORS, Session, State};
+use crate::publish::Publishing;
+
+impl Session {
+    /// Acts on one text message.
+    pub(super) fn handle(self: &Rc<Self>, text: &str) {
+        match ClientFrame::parse_json(text) {
+            Ok(ClientFrame { id, request }) => match request {
+                Request::Subscribe { channel } => self.subscribe_to(id, &channel),
+                Request::Unsubscribe { channel } => self.unsubscribe_from(id.as_ref(), &channel),
+                Request::Publish { channel, publication, echo } => {
+                    self.publish(id, channel, publication, echo);
+                }
+                Request::Ping => self.reply(&Reply::Pong { id: id.as_ref() }),
+            },
+            Err(FrameError { id, code, message }) => self.refuse(id.as_ref(), code, &message),
+        }
+    }
+
+    /// Answers with an error that the client made, and counts it.
+    fn refuse(&self, id: Option<&FrameId>, code: Code, message: &str) {
+        self.app.metrics.error(code);
+        self.reply(&Reply::Error { id, code, message, retry: None });
+        let now = self.app.seconds();
+        let (since, count) = match self.errors.get() {
+            (since, count) if count > 0 && now - since < ERROR_SECONDS => (since, count + 1),
+            _ => (now, 1),
+        };
+        self.errors.set((since, count));
+        if count >= MAX_ERRORS {
+            self.finish(End::ABUSE);
+        }
+    }
+
+    fn subscribe_to(self: &Rc<Self>, id: Option<FrameId>, channel: &Channel) {
+        let held = self.held.borrow();
+        let most = self.app.settings.subscriptions_per_session;
+        if held.iter().any(|held| held.subscription.channel == *channel) {
+            drop(held);
+            let message = format!("this session is subscribed to '{channel}' already");
+            self.refuse(id.as_ref(), Code::AlreadySubscribed, &message);
+        } else if held.len() >= most {
+            drop(held);
+            let message = format!("at most {most} subscriptions are allowed in a session");
+            self.refuse(id.as_ref(), Code::TooMany, &message);
+        } else {
+            drop(held);
+            self.subscribe(channel, State::Asked(id));
+        }
+    }
+
+    fn unsubscribe_from(&self, id: Option<&FrameId>, channel: &Channel) {
+        let mut all = self.held.borrow_mut();
+        let Some(at) = all.iter().position(|held| held.subscription.channel == *channel) else {
+            drop(all);
+            let message = format!("this session is not subscribed to '{channel}'");
+            return self.refuse(id, Code::NotSubscribed, &message);
+        };
+        let held = all.swap_remove(at);
+        drop(all);
+        self.lane.unsubscribe(&held.subscription);
+        match held.state {
+            // Every frame is answered, also the one that this frame overtakes.
+            State::Asked(asked) => self.reply(&Reply::Error {
+                id: asked.as_ref(),
+                code: Code::NotSubscribed,
+                message: "unsubscribed before it was confirmed",
+                retry: None,
+            }),
+            State::Undecided => self.decided(),
+            State::Confirmed | State::Active => {}
+        }
+        self.reply(&Reply::Ack { id, message_id: None });
+    }
+
+    fn publish(
+        self: &Rc<Self>,
+        id: Option<FrameId>,
+        channel: Channel,
+        mut publication: Publication,
+        echo: bool,
+    ) {
+        publication.exclude = (!echo).then_some(self.id);
+        let mut publishing = self.app.publish(channel, publication, Some(self.id));
+        // The embedded broker answers at once, and no task is needed.
+        match publishing.poll(&self.app, &mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(outcome) => {
+                self.published(id.as_ref(), &publishing.message_id, outcome);
+            }
+            Poll::Pending => self.await_receipt(id, publishing),
+        }
+    }
+
+    fn await_receipt(self: &Rc<Self>, id: Option<FrameId>, mut publishing: Publishing) {
+        self.in_flight.set(self.in_flight.get() + 1);
+        let session = self.clone();
+        // Ends with the broker's answer, within the publish time-out.
+        tokio::task::spawn_local(async move {
+            let outcome = publishing.done(&session.app).await;
+            session.in_flight.set(session.in_flight.get() - 1);
+            session.published(id.as_ref(), &publishing.message_id, outcome);
+            session.outbox.wake();
+        });
+    }
+
+    fn published(
+        &self,
+        id: Option<&FrameId>,
+        message_id: &MessageId,
+        outcome: Result<(), PublishError>,
+    ) {
+        match outcome {
+            Ok(()) => self.reply(&Reply::Ack { id, message_id: Some(message_id) }),
+            Err(error) => {
+                // Sending it again with this id is safe, so the error names it.
+                let message = format!("{error} (messageId {})", message_id.as_str());
+                let code = error.code();
+                self.reply(&Reply::Error { id, code, message: &message, retry: Some(1_000) });
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! A session over a WebSocket: its task, which reads what the client sends.
+
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tidewire_hub::Beat;
+use tidewire_websocket::{self as codec, Decoder, Event, Input};
+
+use super::{End, Session};
+use crate::app::Place;
+
+/// Reads in a row before others get the thread.
+const READS_IN_A_ROW: usize = 4;
+
+/// What the task woke up for.
+enum Woken {
+    Readable,
+    Ended(End),
+}
+
+impl Session {
+    /// Serves a WebSocket until it ends. `early` came with the handshake.
+    pub(crate) async fn run_websocket(self: Rc<Self>, mut early: Vec<u8>, _place: Place) {
+        let mut decoder = Decoder::new(self.app.settings.message_bytes);
+        self.feed(&mut decoder, &mut early);
+        drop(early);
+        let end = loop {
+            match poll_fn(|cx| self.poll_websocket(cx)).await {
+                Woken::Readable => self.read(&mut decoder),
+                Woken::Ended(end) => break end,
+            }
+        };
+        // Whether it ends well or not, its state is freed first; a small task sees the socket off.
+        drop(decoder);
+        self.hang_up(end).await;
+    }
+
+    fn poll_websocket(&self, cx: &mut Context<'_>) -> Poll<Woken> {
+        let failed = self.outbox.poll(cx);
+        if let Some(end) = self.end.get() {
+            return Poll::Ready(Woken::Ended(end));
+        }
+        if let Poll::Ready(failure) = failed {
+            return Poll::Ready(Woken::Ended(End::of_failure(failure)));
+        }
+        // Too many publishes wait for the broker: it is read on when one of them is done.
+        if usize::from(self.in_flight.get()) >= self.app.settings.publishes_in_flight {
+            return Poll::Pending;
+        }
+        let Some(socket) = self.outbox.socket() else { return Poll::Pending };
+        match socket.poll_read_ready(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(Woken::Readable),
+            Poll::Ready(Err(_)) => Poll::Ready(Woken::Ended(End::LOST)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn read(self: &Rc<Self>, decoder: &mut Decoder) {
+        let Some(socket) = self.outbox.socket() else { return };
+        let mut scratch = self.lane.scratch();
+        for _ in 0..READS_IN_A_ROW {
+            match socket.try_read(&mut scratch) {
+                Ok(0) => return self.finish(End::LOST),
+                Ok(n) => {
+                    self.feed(decoder, &mut scratch[..n]);
+                    // A short read has emptied the socket.
+                    if n < scratch.len() || self.end.get().is_some() {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => return self.finish(End::LOST),
+            }
+        }
+    }
+
+    /// Decodes bytes and acts on every whole message in them.
+    fn feed(self: &Rc<Self>, decoder: &mut Decoder, bytes: &mut [u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.unanswered.set(false);
+        let mut input = Input::new(bytes);
+        loop {
+            match decoder.decode(&mut input) {
+                Ok(Some(event)) => self.act(event),
+                Ok(None) => break,
+                Err(error) => return self.finish(End::broken(error)),
+            }
+            if self.end.get().is_some() {
+                return;
+            }
+        }
+        if !decoder.has_partial() {
+            self.partial_since.set(None);
+        } else if self.partial_since.get().is_none() {
+            self.partial_since.set(Some(self.app.seconds()));
+        }
+    }
+
+    fn act(self: &Rc<Self>, event: Event<'_>) {
+        match event {
+            Event::Text(text) => {
+                self.partial_since.set(None);
+                self.handle(text);
+            }
+            Event::Binary(_) => self.finish(End::BINARY),
+            Event::Ping(payload) => self.outbox.send_around(&codec::pong(payload), 0),
+            Event::Pong(_) => {}
+            Event::Close(close) => {
+                self.finish(End::closed_by_client(close.map(|(code, _)| code)));
+            }
+        }
+    }
+
+    pub(super) fn beat_websocket(&self, beat: Beat) {
+        match beat {
+            Beat::Send => {
+                self.unanswered.set(true);
+                self.outbox.send_around(&ping(), 0);
+            }
+            Beat::Check => {
+                // A message that was begun must end within a heartbeat's time.
+                let limit = self.app.settings.websocket_heartbeat.as_secs() as u32;
+                let now = self.app.seconds();
+                let stuck = self.partial_since.get().is_some_and(|since| now - since > limit);
+                if self.unanswered.get() || stuck {
+                    self.finish(End::TIMED_OUT);
+                }
+            }
+        }
+    }
+}
+
+/// An empty ping, made once.
+fn ping() -> Bytes {
+    Bytes::from_static(&[0x89, 0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ping_is_what_the_codec_writes() {
+        assert_eq!(ping(), codec::ping(b""));
+    }
+}

@@ -1,0 +1,74 @@
+//! What can be set about connections. The binary makes it from the configuration.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidewire_hub::OutboxLimits;
+use tidewire_protocol::Namespaces;
+
+use crate::origin::Origins;
+
+/// How connections are treated. The defaults are those of the protocol's bounds.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Threads that own connections; at least 1.
+    pub lanes: usize,
+    /// Sockets that may be open at a time; further ones are answered 503 and closed.
+    pub connections: usize,
+    /// Channels that one session may be subscribed to.
+    pub subscriptions_per_session: usize,
+    /// The most bytes of a client's frame, of a message and of an HTTP body.
+    pub message_bytes: usize,
+    /// What may wait for a client before it counts as slow.
+    pub outbox: OutboxLimits,
+    /// Publishes of one session that wait for the broker at a time; it is not read from beyond.
+    pub publishes_in_flight: usize,
+    /// From the first byte of a request to the end of its head.
+    pub head_timeout: Duration,
+    /// From the end of a request's head to the end of its body.
+    pub body_timeout: Duration,
+    /// How long an HTTP connection may be idle between requests. Longer than any proxy keeps its
+    /// own idle connections, so that it is the proxy that closes: a request sent into a closing
+    /// connection is lost.
+    pub idle_timeout: Duration,
+    /// How long a WebSocket client waits for the broker to confirm a subscription.
+    pub subscribe_timeout: Duration,
+    /// Between two pings of a WebSocket.
+    pub websocket_heartbeat: Duration,
+    /// From a ping to its pong.
+    pub pong_timeout: Duration,
+    /// Between two heartbeats of an event stream.
+    pub sse_heartbeat: Duration,
+    /// How long a channel stays subscribed at the broker after its last subscriber left.
+    pub linger: Duration,
+    /// Over which sessions are spread when the node stops.
+    pub drain: Duration,
+    /// Which origins and hosts are served.
+    pub origins: Origins,
+    /// The namespaces' rules.
+    pub namespaces: Arc<Namespaces>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            lanes: std::thread::available_parallelism().map_or(1, usize::from),
+            connections: 10_000,
+            subscriptions_per_session: 128,
+            message_bytes: 64 << 10,
+            outbox: OutboxLimits { bytes: 1 << 20, messages: 1_024 },
+            publishes_in_flight: 64,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(90),
+            subscribe_timeout: Duration::from_secs(10),
+            websocket_heartbeat: Duration::from_secs(25),
+            pong_timeout: Duration::from_secs(10),
+            sse_heartbeat: Duration::from_secs(15),
+            linger: Duration::from_secs(5),
+            drain: Duration::from_secs(15),
+            origins: Origins::default(),
+            namespaces: Arc::default(),
+        }
+    }
+}

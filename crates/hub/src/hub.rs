@@ -1,0 +1,301 @@
+//! Which lanes want which channel.
+//!
+//! A table under a few locks, each held for some nanoseconds and never over an `.await`: who
+//! publishes or reads from the broker looks a channel up and puts the message into the queue of
+//! each lane that has subscribers. The decision to subscribe or unsubscribe at the broker is taken
+//! under the same lock, so that wishes reach it in the order in which they were decided.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use tidewire_broker::{Broker, Confirmation, Events, Origin};
+use tidewire_protocol::{Channel, Message, Namespaces};
+use tokio::sync::Notify;
+
+use crate::inbox::{ChannelKey, Inbox, Op, Ticket};
+use crate::metrics::Metrics;
+use crate::wire::Encoded;
+
+/// Enough that two threads seldom meet; each costs an empty map.
+const SHARDS: usize = 64;
+
+/// How the hub works.
+#[derive(Debug, Clone)]
+pub struct HubSettings {
+    /// How long a channel stays subscribed at the broker after its last subscriber left: page
+    /// reloads should not cost two commands.
+    pub linger: Duration,
+    /// The namespaces, for counting and for logging messages.
+    pub namespaces: Arc<Namespaces>,
+}
+
+/// Knows which lanes want which channel.
+pub struct Hub {
+    shards: Box<[Mutex<Shard>]>,
+    hasher: RandomState,
+    next_key: AtomicU64,
+    lanes: Box<[Arc<Inbox>]>,
+    room: Arc<Notify>,
+    broker: Arc<dyn Broker>,
+    settings: HubSettings,
+    pub(crate) metrics: Metrics,
+}
+
+#[derive(Default)]
+struct Shard {
+    channels: HashMap<Channel, Entry>,
+    /// Channels that lost their last subscriber, oldest first, each at most once.
+    idle: VecDeque<(Instant, Channel)>,
+}
+
+struct Entry {
+    key: ChannelKey,
+    /// The broker has confirmed it.
+    confirmed: bool,
+    /// Subscriptions that wait for the confirmation.
+    waiting: HashSet<(usize, Ticket)>,
+    /// How many subscriptions each lane has, waiting ones included; none has 0.
+    lanes: SmallVec<[(usize, usize); 2]>,
+    idle_since: Option<Instant>,
+    /// It stands in the shard's list of idle channels.
+    listed_idle: bool,
+}
+
+/// A channel with subscribers, as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub channel: Channel,
+    /// Its subscriptions on this node.
+    pub subscribers: usize,
+}
+
+impl Hub {
+    pub(crate) fn new(
+        broker: Arc<dyn Broker>,
+        lanes: Box<[Arc<Inbox>]>,
+        room: Arc<Notify>,
+        settings: HubSettings,
+    ) -> Self {
+        let metrics = Metrics::new(settings.namespaces.names());
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            next_key: AtomicU64::new(0),
+            lanes,
+            room,
+            broker,
+            settings,
+            metrics,
+        }
+    }
+
+    /// Subscribes for a lane; the lane is told [`Op::Start`] when it holds. Gives the channel's
+    /// number.
+    pub(crate) fn subscribe(&self, lane: usize, ticket: Ticket, channel: &Channel) -> ChannelKey {
+        self.metrics.subscriptions.increment(1);
+        let mut shard = self.shard(channel.as_str()).lock();
+        let entry = match shard.channels.get_mut(channel) {
+            Some(entry) => entry,
+            None => {
+                let key = ChannelKey(self.next_key.fetch_add(1, Ordering::Relaxed));
+                let confirmed = self.broker.subscribe(channel) == Confirmation::Now;
+                self.metrics.channels.increment(1);
+                shard.channels.entry(channel.clone()).or_insert(Entry::new(key, confirmed))
+            }
+        };
+        entry.idle_since = None;
+        match entry.lanes.iter_mut().find(|(id, _)| *id == lane) {
+            Some((_, count)) => *count += 1,
+            None => entry.lanes.push((lane, 1)),
+        }
+        if entry.confirmed {
+            self.lanes[lane].push(Op::Start(entry.key, ticket));
+        } else {
+            entry.waiting.insert((lane, ticket));
+        }
+        entry.key
+    }
+
+    /// Takes a lane's subscription back.
+    pub(crate) fn unsubscribe(
+        &self,
+        lane: usize,
+        ticket: Ticket,
+        channel: &Channel,
+        key: ChannelKey,
+    ) {
+        let mut guard = self.shard(channel.as_str()).lock();
+        let shard = &mut *guard;
+        // Another number: the channel was refused, and came anew since.
+        let Some(entry) = shard.channels.get_mut(channel).filter(|entry| entry.key == key) else {
+            return;
+        };
+        self.metrics.subscriptions.decrement(1);
+        entry.waiting.remove(&(lane, ticket));
+        if let Some(at) = entry.lanes.iter().position(|(id, _)| *id == lane) {
+            entry.lanes[at].1 -= 1;
+            if entry.lanes[at].1 == 0 {
+                entry.lanes.swap_remove(at);
+            }
+        }
+        if entry.lanes.is_empty() {
+            let now = Instant::now();
+            entry.idle_since = Some(now);
+            if !std::mem::replace(&mut entry.listed_idle, true) {
+                shard.idle.push_back((now, channel.clone()));
+            }
+        }
+    }
+
+    /// Lets go of channels that lingered long enough; called about once a second.
+    pub fn sweep(&self) {
+        let Some(before) = Instant::now().checked_sub(self.settings.linger) else { return };
+        for shard in &self.shards {
+            let mut guard = shard.lock();
+            let shard = &mut *guard;
+            while shard.idle.front().is_some_and(|(since, _)| *since <= before) {
+                let Some((_, channel)) = shard.idle.pop_front() else { break };
+                let Some(entry) = shard.channels.get_mut(&channel) else { continue };
+                entry.listed_idle = false;
+                match entry.idle_since {
+                    Some(since) if since <= before => {
+                        shard.channels.remove(&channel);
+                        self.broker.unsubscribe(&channel);
+                        self.metrics.channels.decrement(1);
+                    }
+                    // It had subscribers in between.
+                    Some(since) => {
+                        entry.listed_idle = true;
+                        shard.idle.push_back((since, channel));
+                    }
+                    None => {}
+                }
+            }
+        }
+    }
+
+    /// The channels of this node that have subscribers and begin with `prefix`, by name: the first
+    /// `limit` after `after`.
+    pub fn list(&self, prefix: &str, after: &str, limit: usize) -> Vec<Listed> {
+        let mut found = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            for (channel, entry) in &shard.channels {
+                let name = channel.as_str();
+                if name.starts_with(prefix) && name > after && !entry.lanes.is_empty() {
+                    let subscribers = entry.lanes.iter().map(|(_, count)| count).sum();
+                    found.push(Listed { channel: channel.clone(), subscribers });
+                }
+            }
+        }
+        found.sort_unstable_by(|a, b| a.channel.cmp(&b.channel));
+        found.truncate(limit);
+        found
+    }
+
+    fn shard(&self, channel: &str) -> &Mutex<Shard> {
+        // A keyed hash: clients choose the names. SHARDS is a power of two.
+        &self.shards[self.hasher.hash_one(channel) as usize % SHARDS]
+    }
+
+    fn to_lanes(&self, entry: &Entry, op: impl Fn() -> Op) {
+        for (lane, _) in &entry.lanes {
+            self.lanes[*lane].push(op());
+        }
+    }
+
+    fn log(&self, channel: &Channel, message: &Message) {
+        tracing::info!(
+            target: "tidewire::messages",
+            %channel,
+            event = message.event.as_str(),
+            message_id = message.message_id.as_ref().map(tidewire_protocol::MessageId::as_str),
+            bytes = message.payload.len(),
+            "message"
+        );
+    }
+}
+
+impl Entry {
+    fn new(key: ChannelKey, confirmed: bool) -> Self {
+        Self {
+            key,
+            confirmed,
+            waiting: HashSet::new(),
+            lanes: SmallVec::new(),
+            idle_since: None,
+            listed_idle: false,
+        }
+    }
+}
+
+#[async_trait]
+impl Events for Hub {
+    fn subscribed(&self, channel: &Channel) {
+        let mut shard = self.shard(channel.as_str()).lock();
+        let Some(entry) = shard.channels.get_mut(channel) else { return };
+        entry.confirmed = true;
+        for (lane, ticket) in std::mem::take(&mut entry.waiting) {
+            self.lanes[lane].push(Op::Start(entry.key, ticket));
+        }
+    }
+
+    fn refused(&self, channel: &Channel, reason: &str) {
+        let mut shard = self.shard(channel.as_str()).lock();
+        let Some(entry) = shard.channels.remove(channel) else { return };
+        tracing::warn!(%channel, reason, "the broker refuses a channel");
+        self.metrics.channels.decrement(1);
+        let subscriptions: usize = entry.lanes.iter().map(|(_, count)| count).sum();
+        self.metrics.subscriptions.decrement(subscriptions as f64);
+        self.to_lanes(&entry, || Op::Refuse(entry.key));
+    }
+
+    fn message(&self, channel: &str, message: Message, origin: Origin) {
+        self.metrics.received.increment(1);
+        let shard = self.shard(channel).lock();
+        let Some((channel, entry)) = shard.channels.get_key_value(channel) else { return };
+        let namespace = self.settings.namespaces.index(channel);
+        if origin == Origin::Direct {
+            self.metrics.direct[namespace].increment(1);
+        }
+        if self.settings.namespaces.rules(namespace).log {
+            self.log(channel, &message);
+        }
+        if entry.lanes.is_empty() {
+            return;
+        }
+        let message = Arc::new(Encoded::new(channel.clone(), message));
+        self.to_lanes(entry, || Op::Deliver(entry.key, message.clone()));
+    }
+
+    fn gap(&self, channel: &Channel) {
+        let shard = self.shard(channel.as_str()).lock();
+        if let Some(entry) = shard.channels.get(channel) {
+            self.to_lanes(entry, || Op::Gap(entry.key));
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.has_room())
+    }
+
+    async fn room(&self) {
+        loop {
+            let freed = self.room.notified();
+            tokio::pin!(freed);
+            // Registers before looking, so that room made in between is not missed.
+            freed.as_mut().enable();
+            if self.has_room() {
+                return;
+            }
+            freed.await;
+        }
+    }
+}

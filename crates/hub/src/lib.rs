@@ -1,0 +1,23 @@
+//! Who gets a message on this node.
+//!
+//! The hub knows which lanes want which channel and asks the broker for the channels; a lane is a
+//! thread that owns sessions and writes to them; an outbox is what one session has still to write.
+//! The gateway puts sessions in and takes them out; the broker hands messages in. Nothing here
+//! knows of HTTP or Redis.
+
+mod fanout;
+mod hub;
+mod inbox;
+mod lane;
+mod lanes;
+mod metrics;
+mod outbox;
+mod sweep;
+mod wire;
+
+pub use hub::{Hub, HubSettings, Listed};
+pub use lane::{Lane, LaneSettings, Session, SessionSlot, Subscription};
+pub use lanes::{LaneHandle, Lanes};
+pub use outbox::{Failure, Outbox, OutboxLimits, Progress, Sink};
+pub use sweep::Beat;
+pub use wire::{Encoded, Form, Transport};

@@ -1,0 +1,56 @@
+//! The hub's metrics, as handles that are kept: the macros look a name up each time, 50 ns against
+//! 5 ns, and a fan-out adds several numbers.
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+use crate::wire::Transport;
+
+/// One set for the whole node; cloning shares it.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    pub(crate) subscriptions: Gauge,
+    pub(crate) channels: Gauge,
+    pub(crate) received: Counter,
+    pub(crate) messages_out: PerTransport,
+    pub(crate) bytes_out: PerTransport,
+    pub(crate) dropped: PerTransport,
+    pub(crate) fanout: Histogram,
+    pub(crate) delivery: Histogram,
+    /// Plain publishes to Redis, by the namespace's number.
+    pub(crate) direct: Vec<Counter>,
+}
+
+/// One counter for each transport.
+#[derive(Clone)]
+pub(crate) struct PerTransport([Counter; 2]);
+
+impl PerTransport {
+    fn new(name: &'static str) -> Self {
+        Self(Transport::ALL.map(|transport| counter!(name, "transport" => transport.as_str())))
+    }
+
+    pub(crate) fn of(&self, transport: Transport) -> &Counter {
+        &self.0[transport as usize]
+    }
+}
+
+impl Metrics {
+    pub(crate) fn new<'a>(namespaces: impl Iterator<Item = &'a str>) -> Self {
+        Self {
+            subscriptions: gauge!("tidewire_subscriptions"),
+            channels: gauge!("tidewire_channels"),
+            received: counter!("tidewire_messages_received_total"),
+            messages_out: PerTransport::new("tidewire_messages_out_total"),
+            bytes_out: PerTransport::new("tidewire_bytes_out_total"),
+            dropped: PerTransport::new("tidewire_outbox_dropped_messages_total"),
+            fanout: histogram!("tidewire_fanout_seconds"),
+            delivery: histogram!("tidewire_delivery_seconds"),
+            direct: namespaces
+                .map(|name| {
+                    let name = name.to_owned();
+                    counter!("tidewire_messages_in_total", "source" => "redis", "namespace" => name)
+                })
+                .collect(),
+        }
+    }
+}

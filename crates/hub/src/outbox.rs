@@ -1,0 +1,375 @@
+//! What a session has still to write, and the socket that it goes to.
+//!
+//! The lane writes straight to the socket while nothing is queued; what the socket does not take
+//! waits in a bounded queue, and the session's task finishes it. Everything here happens on one
+//! thread, the lane's.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, Bytes};
+use tokio::net::TcpStream;
+
+/// The most slices in one vectored write. More gains nothing: 64 small frames fill a packet.
+const MAX_SLICES: usize = 64;
+
+/// What an outbox may hold before its session counts as slow.
+#[derive(Debug, Clone, Copy)]
+pub struct OutboxLimits {
+    /// In bytes.
+    pub bytes: usize,
+    /// In messages.
+    pub messages: usize,
+}
+
+/// Why nothing can be sent any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The client does not read as fast as it is written to; its queue was dropped.
+    Slow,
+    /// The connection is gone.
+    Lost,
+    /// The peer has stopped answering at all (`TCP_USER_TIMEOUT`).
+    TimedOut,
+}
+
+/// The way to the client: a socket that is written to directly, or none where the bytes are
+/// fetched by who owns the connection (an HTTP/2 stream).
+#[derive(Debug)]
+pub enum Sink {
+    /// The lane writes.
+    Socket(TcpStream),
+    /// [`Outbox::poll_next`] hands out.
+    Fetched,
+}
+
+/// The outbound side of one session.
+pub struct Outbox {
+    sink: Sink,
+    limits: OutboxLimits,
+    queue: RefCell<Queue>,
+    waker: Cell<Option<Waker>>,
+    failure: Cell<Option<Failure>>,
+    /// Bytes that the socket took, wrapping: shows whether there is any progress.
+    written: Cell<u32>,
+    dropped: Cell<u32>,
+}
+
+#[derive(Default)]
+struct Queue {
+    chunks: VecDeque<Chunk>,
+    /// What comes after [`Outbox::release`], until it was called.
+    held: Option<Vec<Chunk>>,
+    /// Of chunks and what is held together.
+    bytes: usize,
+    messages: usize,
+    /// The socket took the beginning of the first chunk; its rest must follow.
+    begun: bool,
+}
+
+struct Chunk {
+    bytes: Bytes,
+    messages: u32,
+}
+
+impl Outbox {
+    /// An empty one. While it is `held`, everything waits for [`Outbox::release`].
+    #[must_use]
+    pub fn new(sink: Sink, limits: OutboxLimits, held: bool) -> Self {
+        Self {
+            sink,
+            limits,
+            queue: RefCell::new(Queue { held: held.then(Vec::new), ..Queue::default() }),
+            waker: Cell::new(None),
+            failure: Cell::new(None),
+            written: Cell::new(0),
+            dropped: Cell::new(0),
+        }
+    }
+
+    /// The socket, where there is one.
+    pub const fn socket(&self) -> Option<&TcpStream> {
+        match &self.sink {
+            Sink::Socket(socket) => Some(socket),
+            Sink::Fetched => None,
+        }
+    }
+
+    /// Sends bytes that hold so many messages (0 for control frames): at once if nothing waits,
+    /// else behind what waits. Over the limit the session fails as slow. Never blocks.
+    pub fn send(&self, bytes: &Bytes, messages: u32) {
+        let mut queue = self.queue.borrow_mut();
+        let Some(held) = &mut queue.held else {
+            drop(queue);
+            return self.send_around(bytes, messages);
+        };
+        if self.failure.get().is_none() {
+            held.push(Chunk { bytes: bytes.clone(), messages });
+            queue.bytes += bytes.len();
+            queue.messages += messages as usize;
+            drop(queue);
+            self.check_limits();
+        }
+    }
+
+    /// As [`Outbox::send`], but before everything that is held back, as a head or a heartbeat must
+    /// go.
+    pub fn send_around(&self, bytes: &Bytes, messages: u32) {
+        if self.failure.get().is_some() || bytes.is_empty() {
+            return;
+        }
+        let idle = self.queue.borrow().chunks.is_empty();
+        let taken = match (&self.sink, idle) {
+            (Sink::Socket(socket), true) => match self.write(socket, &[IoSlice::new(bytes)]) {
+                Ok(taken) => taken,
+                Err(failure) => return self.fail(failure),
+            },
+            _ => 0,
+        };
+        if taken < bytes.len() {
+            self.enqueue(bytes, taken, messages);
+        }
+    }
+
+    /// Lets go of what was held back, with these bytes before it.
+    pub fn release(&self, first: &Bytes) {
+        let held = self.queue.borrow_mut().held.take();
+        self.send_around(first, 0);
+        if self.failure.get().is_none() {
+            self.queue.borrow_mut().chunks.extend(held.into_iter().flatten());
+        }
+        self.flush();
+        self.wake();
+    }
+
+    /// Writes as much as the socket takes. True when nothing is left (or can be) written.
+    pub fn flush(&self) -> bool {
+        let Sink::Socket(socket) = &self.sink else { return self.queue.borrow().chunks.is_empty() };
+        loop {
+            let mut queue = self.queue.borrow_mut();
+            if queue.chunks.is_empty() {
+                return true;
+            }
+            let empty: &[u8] = &[];
+            let mut slices = [IoSlice::new(empty); MAX_SLICES];
+            let mut count = 0;
+            for (slice, chunk) in slices.iter_mut().zip(&queue.chunks) {
+                *slice = IoSlice::new(&chunk.bytes);
+                count += 1;
+            }
+            match self.write(socket, &slices[..count]) {
+                Ok(0) => return false,
+                Ok(taken) => queue.advance(taken),
+                Err(failure) => {
+                    drop(queue);
+                    self.fail(failure);
+                    return true;
+                }
+            }
+        }
+    }
+
+    /// Registers the session's task to be woken when it must act, and writes on when the socket
+    /// takes more. Ready when the outbox has failed.
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Failure> {
+        self.register(cx);
+        if let Some(failure) = self.failure.get() {
+            return Poll::Ready(failure);
+        }
+        if let Sink::Socket(socket) = &self.sink {
+            while !self.flush() {
+                // The socket was full, so tokio has forgotten that it was writable; this asks for
+                // the next time.
+                match socket.poll_write_ready(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => self.fail(failure_of(&error)),
+                    Poll::Pending => break,
+                }
+            }
+        }
+        self.failure.get().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Hands out the next bytes, for who fetches them. `None` when the outbox has failed.
+    pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        self.register(cx);
+        if self.failure.get().is_some() {
+            return Poll::Ready(None);
+        }
+        let mut queue = self.queue.borrow_mut();
+        let Some(chunk) = queue.chunks.pop_front() else { return Poll::Pending };
+        queue.bytes -= chunk.bytes.len();
+        queue.messages -= chunk.messages as usize;
+        queue.begun = false;
+        queue.rest_when_empty();
+        self.written.set(self.written.get().wrapping_add(chunk.bytes.len() as u32));
+        Poll::Ready(Some(chunk.bytes))
+    }
+
+    /// Marks the connection as failed and drops what waits, but the rest of a chunk that was begun:
+    /// a last frame can only stand behind it.
+    pub fn fail(&self, failure: Failure) {
+        if self.failure.get().is_some() {
+            return;
+        }
+        self.failure.set(Some(failure));
+        let mut queue = self.queue.borrow_mut();
+        let keep = usize::from(queue.begun && failure == Failure::Slow);
+        let held = queue.held.take().unwrap_or_default();
+        let dropped = queue.chunks.drain(keep..).chain(held).map(|chunk| chunk.messages).sum();
+        self.dropped.set(dropped);
+        queue.recount();
+        drop(queue);
+        self.wake();
+    }
+
+    /// The failure, once there is one.
+    pub fn failure(&self) -> Option<Failure> {
+        self.failure.get()
+    }
+
+    /// Messages that were dropped when the session failed.
+    pub fn dropped(&self) -> u32 {
+        self.dropped.get()
+    }
+
+    /// Puts last bytes behind the chunk that was begun, if any, past the limits and whatever
+    /// failed: a close frame. [`Outbox::poll_drained`] writes them.
+    pub fn send_last(&self, bytes: &Bytes) {
+        let mut queue = self.queue.borrow_mut();
+        if let Some(held) = queue.held.take() {
+            queue.chunks.extend(held);
+        }
+        queue.push(Chunk { bytes: bytes.clone(), messages: 0 });
+    }
+
+    /// Ready once everything is written, or cannot be.
+    pub fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let Sink::Socket(socket) = &self.sink else { return Poll::Ready(()) };
+        while !self.flush() {
+            match socket.poll_write_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// What waits and what was written: unchanged and not empty over a heartbeat's time means that
+    /// the peer takes nothing.
+    pub fn progress(&self) -> Progress {
+        Progress { waiting: self.queue.borrow().bytes, written: self.written.get() }
+    }
+
+    /// Wakes the session's task.
+    pub fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn register(&self, cx: &Context<'_>) {
+        let waker = match self.waker.take() {
+            Some(waker) if waker.will_wake(cx.waker()) => waker,
+            _ => cx.waker().clone(),
+        };
+        self.waker.set(Some(waker));
+    }
+
+    fn enqueue(&self, bytes: &Bytes, taken: usize, messages: u32) {
+        let mut queue = self.queue.borrow_mut();
+        let rest = bytes.slice(taken..);
+        // Of a joined batch the part that was written does not count any more.
+        let messages = match u64::from(messages) * rest.len() as u64 / bytes.len() as u64 {
+            0 => messages.min(1),
+            some => some as u32,
+        };
+        queue.begun |= taken > 0;
+        queue.push(Chunk { bytes: rest, messages });
+        let first = queue.chunks.len() == 1;
+        drop(queue);
+        self.check_limits();
+        if first {
+            self.wake();
+        }
+    }
+
+    fn check_limits(&self) {
+        let queue = self.queue.borrow();
+        if queue.bytes > self.limits.bytes || queue.messages > self.limits.messages {
+            drop(queue);
+            self.fail(Failure::Slow);
+        }
+    }
+
+    fn write(&self, socket: &TcpStream, slices: &[IoSlice<'_>]) -> Result<usize, Failure> {
+        let result = match slices {
+            [one] => socket.try_write(one),
+            many => socket.try_write_vectored(many),
+        };
+        match result {
+            Ok(taken) => {
+                self.written.set(self.written.get().wrapping_add(taken as u32));
+                Ok(taken)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) => Err(failure_of(&error)),
+        }
+    }
+}
+
+/// What [`Outbox::progress`] shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that wait.
+    pub waiting: usize,
+    /// Bytes that were written, wrapping.
+    pub written: u32,
+}
+
+impl Queue {
+    fn push(&mut self, chunk: Chunk) {
+        self.bytes += chunk.bytes.len();
+        self.messages += chunk.messages as usize;
+        self.chunks.push_back(chunk);
+    }
+
+    fn advance(&mut self, mut taken: usize) {
+        self.bytes -= taken;
+        while let Some(first) = self.chunks.front_mut() {
+            if taken < first.bytes.len() {
+                first.bytes.advance(taken);
+                self.begun |= taken > 0;
+                return;
+            }
+            taken -= first.bytes.len();
+            self.messages -= first.messages as usize;
+            self.chunks.pop_front();
+            self.begun = false;
+        }
+        self.rest_when_empty();
+    }
+
+    /// An idle session owns no buffer.
+    fn rest_when_empty(&mut self) {
+        if self.chunks.is_empty() {
+            self.chunks = VecDeque::new();
+        }
+    }
+
+    fn recount(&mut self) {
+        self.bytes = self.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
+        self.messages = self.chunks.iter().map(|chunk| chunk.messages as usize).sum();
+        self.rest_when_empty();
+    }
+}
+
+fn failure_of(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::TimedOut => Failure::TimedOut,
+        _ => Failure::Lost,
+    }
+}

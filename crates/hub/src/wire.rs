@@ -1,0 +1,101 @@
+//! One message, in each form in which it goes to a socket, made at most once.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use tidewire_protocol::sse::{self, Style};
+use tidewire_protocol::{Channel, Message};
+use tidewire_websocket as websocket;
+
+/// The bytes that a session's transport wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// WebSocket text frames of the subprotocol `tidewire.json`.
+    WebSocketJson,
+    /// Server-Sent Events.
+    Sse(Style),
+}
+
+impl Form {
+    /// How many forms there are.
+    pub const COUNT: usize = 4;
+
+    /// A number below [`Form::COUNT`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::WebSocketJson => 0,
+            Self::Sse(Style::Payload) => 1,
+            Self::Sse(Style::Text) => 2,
+            Self::Sse(Style::Envelope) => 3,
+        }
+    }
+
+    /// The transport's name in metrics.
+    #[must_use]
+    pub const fn transport(self) -> Transport {
+        match self {
+            Self::WebSocketJson => Transport::WebSocket,
+            Self::Sse(_) => Transport::Sse,
+        }
+    }
+}
+
+/// How a session is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// RFC 6455.
+    WebSocket,
+    /// An event stream.
+    Sse,
+}
+
+impl Transport {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::WebSocket, Self::Sse];
+
+    /// Its name in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::Sse => "sse",
+        }
+    }
+}
+
+/// A message on its way to the subscribers of this node. All of them share its bytes.
+#[derive(Debug)]
+pub struct Encoded {
+    /// Where it was published.
+    pub channel: Channel,
+    /// What was published.
+    pub message: Message,
+    forms: [OnceLock<Bytes>; Form::COUNT],
+}
+
+impl Encoded {
+    /// Nothing is encoded yet.
+    #[must_use]
+    pub fn new(channel: Channel, message: Message) -> Self {
+        Self { channel, message, forms: Default::default() }
+    }
+
+    /// The bytes in that form; whoever asks first makes them.
+    pub fn bytes(&self, form: Form) -> &Bytes {
+        self.forms[form.index()].get_or_init(|| match form {
+            Form::WebSocketJson => websocket::encode_with(
+                websocket::MessageKind::Text,
+                self.message.payload.len() + 256,
+                |out| {
+                    self.message.write_json(&self.channel, out);
+                },
+            ),
+            Form::Sse(style) => {
+                let mut out = Vec::with_capacity(self.message.payload.len() + 256);
+                sse::write_message(&self.message, &self.channel, style, &mut out);
+                out.into()
+            }
+        })
+    }
+}

@@ -1,0 +1,196 @@
+//! The admin listener: metrics and health, on an address of its own. It decides nothing; what is
+//! ready is asked of the closure that it is given.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::telemetry;
+
+/// Ready, or the reason why not.
+pub(crate) type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// The paths of the admin listener: `/metrics` (Prometheus' text format), `/healthz` (the process
+/// runs), `/readyz` (503 with the reason as text while the node cannot do its job).
+pub(crate) fn router(metrics: PrometheusHandle, ready: Ready) -> Router {
+    Router::new()
+        .route("/metrics", get(move || async move { scrape(&metrics) }))
+        .route("/healthz", get(async || "ok"))
+        .route("/readyz", get(move || async move { readiness(&ready) }))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+}
+
+fn scrape(metrics: &PrometheusHandle) -> Response {
+    const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+    let mut page = metrics.render();
+    telemetry::process::render(&mut page);
+    ([(header::CONTENT_TYPE, TEXT)], page).into_response()
+}
+
+fn readiness(ready: &Ready) -> Response {
+    match ready() {
+        Ok(()) => "ready".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason).into_response(),
+    }
+}
+
+async fn not_found(uri: Uri) -> Response {
+    let message = format!("there is no {}", uri.path());
+    problem(StatusCode::NOT_FOUND, "not_found", &message)
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> Response {
+    let message = format!("{} takes no {method}", uri.path());
+    problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &message)
+}
+
+/// An error as RFC 9457 has it, with our `code`.
+fn problem(status: StatusCode, code: &str, message: &str) -> Response {
+    let body = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or_default(),
+        "status": status.as_u16(),
+        "code": code,
+        "detail": message,
+    });
+    let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+    (status, kind, body.to_string()).into_response()
+}
+
+/// How many connections are served at a time: scrapers, health checks and a curious operator. The
+/// rest wait in the system's queue, so that nobody can use up the process's files from here.
+const CONNECTIONS: usize = 64;
+/// By then the head of the first or next request must be there; a scraper that keeps its
+/// connection comes back within this, or connects anew.
+const HEAD: Duration = Duration::from_secs(65);
+
+/// Serves until cancelled, then lets requests under way finish. Faults of one connection end it
+/// alone; a fault of accepting (no file left) is waited out.
+pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let tasks = TaskTracker::new();
+    while let Some(Ok(place)) = stop.run_until_cancelled(places.clone().acquire_owned()).await {
+        let Some(accepted) = stop.run_until_cancelled(listener.accept()).await else { break };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "the admin listener cannot accept");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD)
+                .serve_connection(TokioIo::new(stream), service);
+            let mut connection = std::pin::pin!(connection);
+            let served = tokio::select! {
+                served = connection.as_mut() => served,
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = served {
+                tracing::debug!(%error, "an admin connection ended");
+            }
+            drop(place);
+        });
+    }
+    tasks.close();
+    tasks.wait().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::Request;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn ask(
+        ready: Result<(), String>,
+        method: &str,
+        path: &str,
+    ) -> (u16, String, String, String) {
+        let recorder = telemetry::metrics_recorder().unwrap();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, telemetry::describe);
+        let router = router(handle, Arc::new(move || ready.clone()));
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let response = router.oneshot(request).await.unwrap();
+        let header = |name| {
+            let value = response.headers().get(name);
+            value.map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default()
+        };
+        let (kind, allow) = (header(header::CONTENT_TYPE), header(header::ALLOW));
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, kind, allow, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn health_and_readiness() {
+        let (status, _, _, body) = ask(Ok(()), "GET", "/readyz").await;
+        assert_eq!((status, body.as_str()), (200, "ready"));
+        let (status, kind, _, body) = ask(Err("link 1 is down".to_owned()), "GET", "/readyz").await;
+        assert_eq!((status, body.as_str()), (503, "link 1 is down"));
+        assert!(kind.starts_with("text/plain"), "{kind}");
+        let (status, _, _, body) = ask(Err("not yet".to_owned()), "GET", "/healthz").await;
+        assert_eq!((status, body.as_str()), (200, "ok"));
+    }
+
+    #[tokio::test]
+    async fn metrics_have_their_type_and_the_process() {
+        let (status, kind, _, body) = ask(Ok(()), "GET", "/metrics").await;
+        assert_eq!((status, kind.as_str()), (200, "text/plain; version=0.0.4; charset=utf-8"));
+        assert!(body.contains("tidewire_build_info{version=\""), "{body}");
+        assert!(body.contains("\nprocess_resident_memory_bytes "), "{body}");
+    }
+
+    #[tokio::test]
+    async fn the_rest_is_a_problem() {
+        let (status, kind, _, body) = ask(Ok(()), "GET", "/metric").await;
+        assert_eq!((status, kind.as_str()), (404, "application/problem+json"));
+        let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(problem["code"], "not_found");
+        let (status, kind, allow, body) = ask(Ok(()), "POST", "/metrics").await;
+        assert_eq!((status, kind.as_str()), (405, "application/problem+json"));
+        assert_eq!(allow, "GET,HEAD");
+        assert!(body.contains("method_not_allowed"), "{body}");
+    }
+
+    #[tokio::test]
+    async fn it_serves_and_stops() {
+        let recorder = telemetry::metrics_recorder().unwrap();
+        let router = router(recorder.handle(), Arc::new(|| Ok(())));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/healthz", listener.local_addr().unwrap());
+        let stop = CancellationToken::new();
+        let served = tokio::spawn(serve(listener, router, stop.clone()));
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        assert_eq!(client.get(&url).send().await.unwrap().text().await.unwrap(), "ok");
+        // The client's connection is still open and idle; that must not hold the end up.
+        stop.cancel();
+        tokio::time::timeout(Duration::from_secs(5), served).await.unwrap().unwrap();
+        assert!(client.get(&url).send().await.is_err());
+    }
+}

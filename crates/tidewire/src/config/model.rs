@@ -1,0 +1,352 @@
+//! The structure itself: every key with its type, its default, its bounds and what it is for.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tidewire_protocol::{NamespaceRules, Namespaces};
+
+use super::setting::{Many, Maybe, Number, OnlyZero, Size, Switch, Text, Time};
+use super::values::{AuthMode, BrokerUrl, Endpoint, LogFormat, LogLevel, Prefix, WebOrigin};
+use super::walk::{Path, Visitor};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Everything that can be set. What the keys mean is told in [`Config::walk`] and so in
+/// `docs/configuration.md`; the comments here only give units.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) listen: Endpoint,
+    pub(crate) admin: Endpoint,
+    pub(crate) admin_open: bool,
+    pub(crate) revision: u32,
+    /// Absent: one per core, see [`Config::lane_count`].
+    pub(crate) lanes: Option<usize>,
+    pub(crate) broker: Broker,
+    pub(crate) auth: Auth,
+    pub(crate) limits: Limits,
+    pub(crate) heartbeat: Heartbeat,
+    pub(crate) drain: Drain,
+    pub(crate) log: Log,
+    /// By name; `default` may be among them, else the defaults of [`Namespace`] are its rules.
+    pub(crate) namespaces: BTreeMap<String, Namespace>,
+}
+
+/// `[broker]`
+#[derive(Clone, Debug)]
+pub(crate) struct Broker {
+    /// Absent: the embedded broker.
+    pub(crate) url: Option<BrokerUrl>,
+    pub(crate) prefix: Prefix,
+    pub(crate) links: usize,
+    pub(crate) publishers: usize,
+    pub(crate) dedupe_ttl: Duration,
+    pub(crate) wait_replicas: u32,
+    pub(crate) linger: Duration,
+    pub(crate) publish_timeout: Duration,
+    pub(crate) echo_interval: Duration,
+    pub(crate) echo_timeout: Duration,
+}
+
+/// `[auth]`
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Auth {
+    /// Absent: open, and the rules have made sure that nobody beyond this machine can connect.
+    pub(crate) mode: Option<AuthMode>,
+    pub(crate) allowed_origins: Vec<WebOrigin>,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    /// Absent: as many as the limit of open files allows.
+    pub(crate) connections: Option<usize>,
+    pub(crate) subscriptions_per_session: usize,
+    pub(crate) publishes_in_flight: usize,
+    pub(crate) frame_bytes: usize,
+    pub(crate) outbox_bytes: usize,
+    pub(crate) outbox_messages: usize,
+    pub(crate) head_timeout: Duration,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) body_timeout: Duration,
+}
+
+/// `[heartbeat]`
+#[derive(Clone, Debug)]
+pub(crate) struct Heartbeat {
+    pub(crate) websocket: Duration,
+    pub(crate) pong: Duration,
+    pub(crate) sse: Duration,
+}
+
+/// `[drain]`
+#[derive(Clone, Debug)]
+pub(crate) struct Drain {
+    pub(crate) time: Duration,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Log {
+    pub(crate) level: LogLevel,
+    pub(crate) format: LogFormat,
+}
+
+/// `[namespaces.NAME]`
+#[derive(Clone, Debug)]
+pub(crate) struct Namespace {
+    pub(crate) history_size: u32,
+    pub(crate) history_ttl: Duration,
+    pub(crate) log: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: Endpoint::loopback(8000),
+            admin: Endpoint::loopback(8001),
+            admin_open: false,
+            revision: 1,
+            lanes: None,
+            broker: Broker::default(),
+            auth: Auth::default(),
+            limits: Limits::default(),
+            heartbeat: Heartbeat::default(),
+            drain: Drain { time: 15 * SECOND },
+            log: Log::default(),
+            namespaces: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Broker {
+    fn default() -> Self {
+        Self {
+            url: None,
+            prefix: Prefix::default(),
+            links: 2,
+            publishers: 2,
+            dedupe_ttl: 5 * MINUTE,
+            wait_replicas: 0,
+            linger: 5 * SECOND,
+            publish_timeout: 2 * SECOND,
+            echo_interval: SECOND,
+            echo_timeout: 3 * SECOND,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: None,
+            subscriptions_per_session: 128,
+            publishes_in_flight: 64,
+            frame_bytes: 64 * KIB,
+            outbox_bytes: MIB,
+            outbox_messages: 1024,
+            head_timeout: 10 * SECOND,
+            handshake_timeout: 10 * SECOND,
+            body_timeout: 10 * SECOND,
+        }
+    }
+}
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        Self { websocket: 25 * SECOND, pong: 10 * SECOND, sse: 15 * SECOND }
+    }
+}
+
+impl Default for Namespace {
+    fn default() -> Self {
+        Self { history_size: 0, history_ttl: 5 * MINUTE, log: false }
+    }
+}
+
+impl Config {
+    /// How many lane threads to start.
+    pub(crate) fn lane_count(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.lanes.unwrap_or_else(cores)
+    }
+
+    /// The namespaces' rules as the rest of the gateway takes them.
+    pub(crate) fn namespace_rules(&self) -> Namespaces {
+        let rules = |namespace: &Namespace| NamespaceRules { log: namespace.log };
+        let default = self.namespaces.get("default").map(rules).unwrap_or_default();
+        let named = self.namespaces.iter().filter(|(name, _)| *name != "default");
+        Namespaces::new(default, named.map(|(name, namespace)| (name.clone(), rules(namespace))))
+    }
+
+    /// Tells the visitor every table and key, in the order of the page.
+    pub(super) fn walk(&mut self, v: &mut dyn Visitor) {
+        v.table(Path::default(), "The top of the file, before the first table.");
+        v.key("listen", "Where clients connect. Host names are resolved at the start; `localhost` is taken as a loopback address only; port 0 lets the system choose.", &mut Text(&mut self.listen));
+        v.key("admin", "Where `/metrics`, `/healthz` and `/readyz` are served. Not for the public, so it must be a loopback address unless `admin_open` is set.", &mut Text(&mut self.admin));
+        v.key("admin_open", "Allows `admin` to be another address than loopback: for a network that only operators reach.", &mut Switch(&mut self.admin_open));
+        v.key("revision", "The number of this configuration. Raise it with each change that all nodes are to follow; where nodes share something, one with a higher number replaces what one with a lower number left.", &mut Number(&mut self.revision, 1..=u32::MAX));
+        v.key("lanes", "How many threads serve connections; each connection lives on one of them. Not set: one per core.", &mut Number(&mut self.lanes, 1..=1024));
+        self.broker.walk(v);
+        self.auth.walk(v);
+        self.limits.walk(v);
+        self.heartbeat.walk(v);
+        v.table(Path::new(["drain"]), "How the node stops.");
+        v.key("time", "When the node is told to stop, its sessions are sent away evenly over this time, so that their reconnects do not arrive all at once.", &mut Time(&mut self.drain.time, Duration::ZERO..=10 * MINUTE));
+        self.log.walk(v);
+        for name in v.more_namespaces() {
+            self.namespaces.entry(name).or_default();
+        }
+        for (name, rules) in &mut self.namespaces {
+            rules.walk(name, v);
+        }
+    }
+}
+
+impl Broker {
+    fn walk(&mut self, v: &mut dyn Visitor) {
+        v.table(Path::new(["broker"]), "What carries messages from node to node.");
+        v.key("url", "The Redis (or Valkey) that joins the nodes. Not set: the broker is embedded, and the node is alone. The password never shows in logs or dumps; give it in the environment rather than by the flag, which every process list shows. Only database 0 can be used, because Pub/Sub knows no databases.", &mut Maybe(&mut self.url));
+        v.key("prefix", "What the names of all channels and keys in Redis begin with: `tidewire:news`. Tells deployments on one Redis apart.", &mut Text(&mut self.prefix));
+        v.key("links", "How many Pub/Sub connections to Redis; channels are spread over them. More than one lets reading use more than one core.", &mut Number(&mut self.links, 1..=16));
+        v.key(
+            "publishers",
+            "How many connections to Redis carry what this node publishes.",
+            &mut Number(&mut self.publishers, 1..=16),
+        );
+        v.key("dedupe_ttl", "For how long a `messageId` that was published is remembered, so that sending it again delivers nothing twice. Of use once channels are stored.", &mut Time(&mut self.dedupe_ttl, SECOND..=DAY));
+        v.key(
+            "wait_replicas",
+            "How many replicas must have a message before it is acknowledged.",
+            &mut OnlyZero(
+                &mut self.wait_replicas,
+                "waiting for replicas comes with stored channels, which do not exist yet",
+            ),
+        );
+        v.key(
+            "linger",
+            "For how long a node stays subscribed to a channel after its last subscriber has gone.",
+            &mut Time(&mut self.linger, Duration::ZERO..=10 * MINUTE),
+        );
+        v.key(
+            "publish_timeout",
+            "A publish that Redis has not confirmed by then fails.",
+            &mut Time(&mut self.publish_timeout, 100 * MS..=MINUTE),
+        );
+        v.key(
+            "echo_interval",
+            "How often a quiet Pub/Sub connection is tested by a message to itself.",
+            &mut Time(&mut self.echo_interval, 50 * MS..=MINUTE),
+        );
+        v.key("echo_timeout", "A Pub/Sub connection that has heard nothing for so long counts as dead and is made anew. Must be more than `echo_interval`.", &mut Time(&mut self.echo_timeout, 100 * MS..=5 * MINUTE));
+    }
+}
+
+impl Auth {
+    fn walk(&mut self, v: &mut dyn Visitor) {
+        v.table(Path::new(["auth"]), "Who may connect, subscribe and publish.");
+        v.key("mode", "`open`: whoever can connect may do everything. Not set: the same, but then `listen` must be a loopback address, so that nobody opens a gateway to the world by leaving something out.", &mut Maybe(&mut self.mode));
+        v.key("allowed_origins", "Origins whose pages may connect besides the gateway's own. In open mode on a loopback address every page from `localhost`, `127.0.0.1` and `[::1]` may, too.", &mut Many(&mut self.allowed_origins));
+    }
+}
+
+impl Limits {
+    fn walk(&mut self, v: &mut dyn Visitor) {
+        v.table(Path::new(["limits"]), "What one client, and all together, may take.");
+        v.key("connections", "How many connections the node holds at most. Not set: the limit of open files (`ulimit -n`) less 128, or half of it if that is more.", &mut Number(&mut self.connections, 1..=10_000_000));
+        v.key(
+            "subscriptions_per_session",
+            "How many channels one session may be subscribed to.",
+            &mut Number(&mut self.subscriptions_per_session, 1..=100_000),
+        );
+        v.key(
+            "publishes_in_flight",
+            "How many publishes of one session may wait for the broker at a time.",
+            &mut Number(&mut self.publishes_in_flight, 1..=10_000),
+        );
+        v.key(
+            "frame_bytes",
+            "The largest frame, message and HTTP body that is taken.",
+            &mut Size(&mut self.frame_bytes, KIB..=16 * MIB),
+        );
+        v.key("outbox_bytes", "How many bytes may wait for one slow client. Over it the session is closed as `slow`. Must be at least twice `frame_bytes`.", &mut Size(&mut self.outbox_bytes, 2 * KIB..=256 * MIB));
+        v.key(
+            "outbox_messages",
+            "How many messages may wait for one slow client.",
+            &mut Number(&mut self.outbox_messages, 16..=1_000_000),
+        );
+        v.key(
+            "head_timeout",
+            "By then a connection must have sent the head of its request.",
+            &mut Time(&mut self.head_timeout, 100 * MS..=5 * MINUTE),
+        );
+        v.key(
+            "handshake_timeout",
+            "By then the handshake of a WebSocket must be done.",
+            &mut Time(&mut self.handshake_timeout, 100 * MS..=5 * MINUTE),
+        );
+        v.key(
+            "body_timeout",
+            "By then the body of a request must be there.",
+            &mut Time(&mut self.body_timeout, 100 * MS..=5 * MINUTE),
+        );
+    }
+}
+
+impl Heartbeat {
+    fn walk(&mut self, v: &mut dyn Visitor) {
+        v.table(
+            Path::new(["heartbeat"]),
+            "Signs of life. Keep them below the idle time-outs of the proxies on the way.",
+        );
+        v.key(
+            "websocket",
+            "How often a WebSocket is pinged.",
+            &mut Time(&mut self.websocket, 100 * MS..=HOUR),
+        );
+        v.key("pong", "A WebSocket that has not answered a ping by then is closed as `timeout`. Must be less than `websocket`.", &mut Time(&mut self.pong, 50 * MS..=HOUR));
+        v.key(
+            "sse",
+            "How often a comment is written to a quiet Server-Sent Events stream.",
+            &mut Time(&mut self.sse, 100 * MS..=HOUR),
+        );
+    }
+}
+
+impl Log {
+    fn walk(&mut self, v: &mut dyn Visitor) {
+        v.table(Path::new(["log"]), "What is written to standard error.");
+        v.key("level", "Which lines are written.", &mut Text(&mut self.level));
+        v.key(
+            "format",
+            "How they look. `auto`: text on a terminal, else JSON.",
+            &mut Text(&mut self.format),
+        );
+    }
+}
+
+impl Namespace {
+    fn walk(&mut self, name: &str, v: &mut dyn Visitor) {
+        v.table(
+            Path::new(["namespaces", name]),
+            "The rules of the channels whose name begins with `NAME:`. The table `default` has \
+            the rules of all other channels.",
+        );
+        v.key(
+            "history_size",
+            "How many messages are kept per channel.",
+            &mut OnlyZero(&mut self.history_size, "history is not available yet"),
+        );
+        v.key(
+            "history_ttl",
+            "For how long they are kept after the last one. Of use once channels are stored.",
+            &mut Time(&mut self.history_ttl, SECOND..=30 * DAY),
+        );
+        v.key("log", "Logs every message of the namespace at level `info`. For finding a fault; payloads are not logged.", &mut Switch(&mut self.log));
+    }
+}

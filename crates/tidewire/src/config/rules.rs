@@ -1,0 +1,107 @@
+//! What keys must be to each other: contradictions that no key shows alone.
+
+use std::collections::BTreeMap;
+
+use super::error::{ConfigError, Problem};
+use super::model::Config;
+use super::origin::Origin;
+use super::setting::{show_size, show_time};
+use super::walk::Path;
+
+/// Finds every contradiction.
+pub(super) fn check(config: &Config, origins: &BTreeMap<Path, Origin>) -> Result<(), ConfigError> {
+    let mut rules = Rules { origins, problems: Vec::new() };
+    rules.exposure(config);
+    rules.bounds(config);
+    ConfigError::unless_empty(rules.problems)
+}
+
+struct Rules<'a> {
+    origins: &'a BTreeMap<Path, Origin>,
+    problems: Vec<Problem>,
+}
+
+impl Rules<'_> {
+    /// Nothing is reachable from outside unless somebody wrote down that it is to be.
+    fn exposure(&mut self, config: &Config) {
+        let (listen, admin) = (&config.listen, &config.admin);
+        self.forbid(
+            !listen.is_loopback() && config.auth.mode.is_none(),
+            "listen",
+            listen.to_string(),
+            "without auth.mode everyone who can connect may do everything, so it must be a \
+            loopback address; if that is what you want, write mode = \"open\" under [auth] \
+            (TIDEWIRE_AUTH__MODE=open)",
+        );
+        self.forbid(
+            !admin.is_loopback() && !config.admin_open,
+            "admin",
+            admin.to_string(),
+            "metrics and health are not for the public, so it must be a loopback address; if \
+            only operators reach this network, write admin_open = true (TIDEWIRE_ADMIN_OPEN=true)",
+        );
+        self.forbid(
+            listen == admin && listen.port() != 0,
+            "admin",
+            admin.to_string(),
+            "must be another address than listen",
+        );
+    }
+
+    /// Times and sizes that make sense only together.
+    fn bounds(&mut self, config: &Config) {
+        let (limits, heartbeat, broker) = (&config.limits, &config.heartbeat, &config.broker);
+        // The largest message must fit, also when it is bytes, which base64 makes a third longer.
+        let least = 2 * limits.frame_bytes;
+        let text = format!(
+            "must be at least twice limits.frame_bytes, {} ({})",
+            show_size(least),
+            self.whence("limits.frame_bytes")
+        );
+        let given = show_size(limits.outbox_bytes);
+        self.forbid(limits.outbox_bytes < least, "limits.outbox_bytes", given, &text);
+
+        let text = format!(
+            "must be less than heartbeat.websocket, {} ({}), or the next ping goes out before \
+            the last one is judged",
+            show_time(heartbeat.websocket),
+            self.whence("heartbeat.websocket")
+        );
+        let given = show_time(heartbeat.pong);
+        self.forbid(heartbeat.pong >= heartbeat.websocket, "heartbeat.pong", given, &text);
+
+        let text = format!(
+            "must be more than broker.echo_interval, {} ({}), or a healthy connection counts as \
+            dead",
+            show_time(broker.echo_interval),
+            self.whence("broker.echo_interval")
+        );
+        let given = show_time(broker.echo_timeout);
+        self.forbid(
+            broker.echo_timeout <= broker.echo_interval,
+            "broker.echo_timeout",
+            given,
+            &text,
+        );
+    }
+
+    fn forbid(&mut self, wrong: bool, key: &str, given: String, text: &str) {
+        if wrong {
+            self.problems.push(Problem {
+                subject: key.to_owned(),
+                given: Some(given),
+                text: text.to_owned(),
+                origin: self.origins.get(&path(key)).cloned(),
+            });
+        }
+    }
+
+    fn whence(&self, key: &str) -> String {
+        let origin = self.origins.get(&path(key));
+        origin.map_or_else(|| "the default".to_owned(), |origin| format!("from {origin}"))
+    }
+}
+
+fn path(key: &str) -> Path {
+    Path::new(key.split('.'))
+}

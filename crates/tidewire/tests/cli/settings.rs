@@ -1,0 +1,90 @@
+//! `--version`, usage, and the commands about the configuration.
+
+use crate::{outcome, run, tidewire};
+
+#[test]
+fn version_and_help() {
+    let (code, out, _) = run(&["--version"]);
+    assert_eq!((code, out.trim()), (Some(0), concat!("tidewire ", env!("CARGO_PKG_VERSION"))));
+    let (code, out, _) = run(&["--help"]);
+    assert_eq!(code, Some(0));
+    for word in ["serve", "publish", "tail", "check", "health", "--config", "--redis"] {
+        assert!(out.contains(word), "{word}\n{out}");
+    }
+    assert!(!out.contains("config-reference"), "{out}");
+}
+
+#[test]
+fn wrong_usage_is_2() {
+    let cases: [&[&str]; 6] = [
+        &["launch"],
+        &["--lisen", "127.0.0.1:0"],
+        &["publish"],
+        &["tail", "news", "--url", "127.0.0.1:8000"],
+        &["tail", ".."],
+        &["--config", "x", "check"],
+    ];
+    for arguments in cases {
+        let (code, out, err) = run(arguments);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{arguments:?} {err}");
+        assert!(!err.is_empty());
+    }
+}
+
+#[test]
+fn check_prints_what_is_in_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.toml");
+    std::fs::write(&path, "[broker]\nlinks = 4\n").unwrap();
+    let mut command = tidewire(&["check", "--config", path.to_str().unwrap()]);
+    command.env("TIDEWIRE_BROKER__URL", "redis://:hunter2@redis:6379");
+    let (code, out, err) = outcome(&command.output().unwrap());
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.contains("listen = \"127.0.0.1:8000\"\n"), "{out}");
+    assert!(out.contains(&format!("links = 4  # {}, line 2\n", path.display())), "{out}");
+    assert!(out.contains("url = \"redis://:REDACTED@redis:6379\""), "{out}");
+
+    // What it prints is a configuration again.
+    let again = folder.path().join("again.toml");
+    std::fs::write(&again, &out).unwrap();
+    let (code, _, err) = run(&["check", "--config", again.to_str().unwrap()]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn check_says_what_is_wrong() {
+    let mut command = tidewire(&["check"]);
+    command.env("TIDEWIRE_BROKER__LINKS", "0").env("TIDEWIRE_BROKR__URL", "redis://h");
+    let (code, out, err) = outcome(&command.output().unwrap());
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    let expected = "tidewire: configuration: 2 problems\n  \
+        - broker.links = \"0\": must be a whole number from 1 to 16 (from environment variable TIDEWIRE_BROKER__LINKS)\n  \
+        - TIDEWIRE_BROKR__URL: there is no such key; did you mean TIDEWIRE_BROKER__URL (broker.url)?\n";
+    assert_eq!(err, expected);
+}
+
+/// `serve` refuses what `check` refuses, also when no command is named, before it opens anything.
+#[test]
+fn serve_refuses_what_check_refuses() {
+    let cases: [&[&str]; 3] = [
+        &["--listen", "0.0.0.0:0"],
+        &["serve", "--listen", "0.0.0.0:0"],
+        &["check", "--listen", "0.0.0.0:0"],
+    ];
+    for arguments in cases {
+        let (code, out, err) = run(arguments);
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{arguments:?}");
+        assert!(
+            err.starts_with("tidewire: configuration: listen = 0.0.0.0:0: without auth.mode"),
+            "{err}"
+        );
+        assert!(err.ends_with("(from flag --listen)\n"), "{err}");
+    }
+}
+
+#[test]
+fn the_page_can_be_printed() {
+    let (code, out, _) = run(&["config-reference"]);
+    let written = include_str!("../../../../docs/configuration.md");
+    assert_eq!((code, out.as_str()), (Some(0), written));
+}
