@@ -24,7 +24,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection that says nothing is probed after so long.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\n\
-    content-type: application/problem+json\r\ncontent-length: 92\r\nconnection: close\r\n\r\n\
+    content-type: application/problem+json\r\ncontent-length: 94\r\nconnection: close\r\n\r\n\
     {\"type\":\"about:blank\",\"status\":503,\"code\":\"too_many\",\"detail\":\"this node's connections: full\"}";
 
 /// Accepts for ever.

@@ -138,6 +138,9 @@ pub(crate) async fn sse(
     head.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     head.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     head.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    if leaving && request.version() < Version::HTTP_2 {
+        head.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if request.method() == Method::GET && !leaving {
         response.extensions_mut().insert(Takeover { form: Form::Sse(style), channels });
     }

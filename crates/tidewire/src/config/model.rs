@@ -72,7 +72,6 @@ pub(crate) struct Limits {
     pub(crate) outbox_bytes: usize,
     pub(crate) outbox_messages: usize,
     pub(crate) head_timeout: Duration,
-    pub(crate) handshake_timeout: Duration,
     pub(crate) body_timeout: Duration,
 }
 
@@ -151,7 +150,6 @@ impl Default for Limits {
             outbox_bytes: MIB,
             outbox_messages: 1024,
             head_timeout: 10 * SECOND,
-            handshake_timeout: 10 * SECOND,
             body_timeout: 10 * SECOND,
         }
     }
@@ -282,13 +280,8 @@ impl Limits {
         );
         v.key(
             "head_timeout",
-            "By then a connection must have sent the head of its request.",
+            "By then a connection must have sent the head of its request (of a WebSocket: its handshake).",
             &mut Time(&mut self.head_timeout, 100 * MS..=5 * MINUTE),
-        );
-        v.key(
-            "handshake_timeout",
-            "By then the handshake of a WebSocket must be done.",
-            &mut Time(&mut self.handshake_timeout, 100 * MS..=5 * MINUTE),
         );
         v.key(
             "body_timeout",
@@ -302,18 +295,18 @@ impl Heartbeat {
     fn walk(&mut self, v: &mut dyn Visitor) {
         v.table(
             Path::new(["heartbeat"]),
-            "Signs of life. Keep them below the idle time-outs of the proxies on the way.",
+            "Signs of life, kept to whole seconds. Keep them below the idle time-outs of the proxies on the way.",
         );
         v.key(
             "websocket",
             "How often a WebSocket is pinged.",
-            &mut Time(&mut self.websocket, 100 * MS..=HOUR),
+            &mut Time(&mut self.websocket, SECOND..=HOUR),
         );
-        v.key("pong", "A WebSocket that has not answered a ping by then is closed as `timeout`. Must be less than `websocket`.", &mut Time(&mut self.pong, 50 * MS..=HOUR));
+        v.key("pong", "A WebSocket that has not answered a ping by then is closed as `timeout`. Must be less than `websocket`.", &mut Time(&mut self.pong, SECOND..=HOUR));
         v.key(
             "sse",
             "How often a comment is written to a quiet Server-Sent Events stream.",
-            &mut Time(&mut self.sse, 100 * MS..=HOUR),
+            &mut Time(&mut self.sse, SECOND..=HOUR),
         );
     }
 }
