@@ -108,7 +108,11 @@ pub trait Events: Send + Sync + 'static {
     /// A message was published. Channels that nobody here wants are ignored.
     fn message(&self, channel: &str, message: Message, origin: Origin);
 
-    /// The link was down: messages may be missing here. What follows is whole again.
+    /// The link that carries the channel is down: it is not subscribed until [`Events::gap`].
+    fn broken(&self, channel: &Channel);
+
+    /// The link was down: messages may be missing here. The channel is subscribed again, and what
+    /// follows is whole.
     fn gap(&self, channel: &Channel);
 
     /// Whether there is room for more messages. A broker that reads ahead of slow lanes would

@@ -91,6 +91,10 @@ impl Events for Recorder {
         }
     }
 
+    /// Not written down: when a break is noticed depends on the kind of break; what counts is the
+    /// gap that follows.
+    fn broken(&self, _channel: &Channel) {}
+
     fn gap(&self, channel: &Channel) {
         self.note(Told::Gap(channel.clone()));
     }

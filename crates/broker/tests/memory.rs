@@ -30,6 +30,7 @@ impl Events for Behind {
     fn message(&self, _: &str, message: Message, _: Origin) {
         self.got.send_modify(|got| got.push(message));
     }
+    fn broken(&self, _: &Channel) {}
     fn gap(&self, _: &Channel) {}
     fn has_room(&self) -> bool {
         *self.room.borrow()

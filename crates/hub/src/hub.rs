@@ -205,6 +205,14 @@ impl Hub {
         &self.shards[self.hasher.hash_one(channel) as usize % SHARDS]
     }
 
+    /// The broker has confirmed the channel: subscriptions that waited for it begin.
+    fn confirm(&self, entry: &mut Entry) {
+        entry.confirmed = true;
+        for (lane, ticket) in std::mem::take(&mut entry.waiting) {
+            self.lanes[lane].push(Op::Start(entry.key, ticket));
+        }
+    }
+
     fn to_lanes(&self, entry: &Entry, op: impl Fn() -> Op) {
         for (lane, _) in &entry.lanes {
             self.lanes[*lane].push(op());
@@ -240,10 +248,8 @@ impl Entry {
 impl Events for Hub {
     fn subscribed(&self, channel: &Channel) {
         let mut shard = self.shard(channel.as_str()).lock();
-        let Some(entry) = shard.channels.get_mut(channel) else { return };
-        entry.confirmed = true;
-        for (lane, ticket) in std::mem::take(&mut entry.waiting) {
-            self.lanes[lane].push(Op::Start(entry.key, ticket));
+        if let Some(entry) = shard.channels.get_mut(channel) {
+            self.confirm(entry);
         }
     }
 
@@ -275,10 +281,19 @@ impl Events for Hub {
         self.to_lanes(entry, || Op::Deliver(entry.key, message.clone()));
     }
 
+    fn broken(&self, channel: &Channel) {
+        let mut shard = self.shard(channel.as_str()).lock();
+        if let Some(entry) = shard.channels.get_mut(channel) {
+            entry.confirmed = false;
+        }
+    }
+
     fn gap(&self, channel: &Channel) {
-        let shard = self.shard(channel.as_str()).lock();
-        if let Some(entry) = shard.channels.get(channel) {
+        let mut shard = self.shard(channel.as_str()).lock();
+        if let Some(entry) = shard.channels.get_mut(channel) {
             self.to_lanes(entry, || Op::Gap(entry.key));
+            // Who came while the link was down begins behind the gap, and misses nothing.
+            self.confirm(entry);
         }
     }
 

@@ -193,6 +193,19 @@ impl Gateway {
         text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 
+    /// The sum of a metric over all its labels; 0 when it is not there.
+    ///
+    /// # Panics
+    /// When `/metrics` does not answer.
+    pub async fn metric_sum(&self, name: &str) -> f64 {
+        let text = http::get(self.admin, "/metrics").await.text();
+        let values = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']))?;
+            rest.rsplit(' ').next()?.parse::<f64>().ok()
+        });
+        values.sum()
+    }
+
     /// Kills it (SIGKILL).
     pub async fn kill(&mut self) {
         self.leash.kill().await;

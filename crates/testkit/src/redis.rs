@@ -72,7 +72,7 @@ impl RedisServer {
         for _ in 0..10 {
             let port = free_port();
             let mut leash = launch(folder.path(), port, &arguments);
-            if answers(&mut leash, port).await {
+            if answers(&mut leash, port, &arguments).await {
                 return Self { leash, folder, port, arguments };
             }
         }
@@ -127,7 +127,8 @@ impl RedisServer {
     pub async fn restart(&mut self) {
         self.kill().await;
         self.leash = launch(self.folder.path(), self.port, &self.arguments);
-        assert!(answers(&mut self.leash, self.port).await, "redis-server does not start again");
+        let answers = answers(&mut self.leash, self.port, &self.arguments).await;
+        assert!(answers, "redis-server does not start again");
     }
 
     /// Starts it again on the same port without any data.
@@ -156,11 +157,7 @@ impl RedisServer {
     /// When there is no answer.
     pub async fn command<A: AsRef<[u8]>>(&self, command: &[A]) -> Reply {
         let ask = async {
-            let mut stream = BufReader::new(TcpStream::connect(self.addr()).await?);
-            let password = self.arguments.iter().skip_while(|a| *a != "--requirepass").nth(1);
-            if let Some(password) = password {
-                ask(&mut stream, &["AUTH", password]).await?;
-            }
+            let mut stream = log_in(self.port, &self.arguments).await?;
             ask(&mut stream, command).await
         };
         soon("an answer of redis-server", ask).await.expect("redis-server answers")
@@ -197,12 +194,11 @@ fn launch(folder: &Path, port: u16, arguments: &[String]) -> Leash {
     }
 }
 
-/// Waits until it answers a PING (with whatever: a server with a password refuses); false when it
-/// ended instead.
-async fn answers(leash: &mut Leash, port: u16) -> bool {
+/// Waits until it answers a PING and has loaded what it kept; false when it ended instead.
+async fn answers(leash: &mut Leash, port: u16, arguments: &[String]) -> bool {
     soon("redis-server's start", async {
         while leash.ended().is_none() {
-            if ping(port).await.is_ok_and(|ready| ready) {
+            if ping(port, arguments).await.is_ok_and(|ready| ready) {
                 return true;
             }
             tokio::time::sleep(GLANCE).await;
@@ -212,15 +208,27 @@ async fn answers(leash: &mut Leash, port: u16) -> bool {
     .await
 }
 
-async fn ping(port: u16) -> io::Result<bool> {
-    let mut stream = BufReader::new(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?);
+async fn ping(port: u16, arguments: &[String]) -> io::Result<bool> {
+    let mut stream = log_in(port, arguments).await?;
     Ok(match ask(&mut stream, &["PING"]).await? {
         Reply::Error(error) => !error.starts_with("LOADING"),
         _ => true,
     })
 }
 
-async fn ask<A: AsRef<[u8]>>(stream: &mut BufReader<TcpStream>, command: &[A]) -> io::Result<Reply> {
+/// A connection, logged in with `--requirepass` if it is among the arguments.
+async fn log_in(port: u16, arguments: &[String]) -> io::Result<BufReader<TcpStream>> {
+    let mut stream = BufReader::new(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?);
+    if let Some(password) = arguments.iter().skip_while(|a| *a != "--requirepass").nth(1) {
+        ask(&mut stream, &["AUTH", password]).await?;
+    }
+    Ok(stream)
+}
+
+async fn ask<A: AsRef<[u8]>>(
+    stream: &mut BufReader<TcpStream>,
+    command: &[A],
+) -> io::Result<Reply> {
     let mut bytes = format!("*{}\r\n", command.len()).into_bytes();
     for part in command {
         let part = part.as_ref();

@@ -15,6 +15,10 @@ pub(crate) fn router() -> Router {
         .route("/", get(async || page("text/html", include_str!("pages/index.html"))))
         .route("/page.js", get(async || page("text/javascript", include_str!("pages/page.js"))))
         .route("/page.css", get(async || page("text/css", include_str!("pages/page.css"))))
+        .route(
+            "/favicon.svg",
+            get(async || page("image/svg+xml", include_str!("pages/favicon.svg"))),
+        )
 }
 
 fn page(kind: &str, text: &'static str) -> impl IntoResponse {

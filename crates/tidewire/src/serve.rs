@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tidewire_broker::{Broker, MemoryBroker};
+use tidewire_broker_redis::RedisBroker;
 use tidewire_gateway::{Gateway, Origins, Settings};
 use tidewire_hub::OutboxLimits;
 use tokio::net::TcpListener;
@@ -66,10 +67,18 @@ async fn until_told_to_stop(gateway: &Gateway) -> anyhow::Result<()> {
 }
 
 fn broker(config: &Config) -> anyhow::Result<Arc<dyn Broker>> {
-    if config.broker.url.is_some() {
-        anyhow::bail!("broker.url: not wired yet");
-    }
-    Ok(Arc::new(MemoryBroker::new()))
+    let Some(url) = &config.broker.url else { return Ok(Arc::new(MemoryBroker::new())) };
+    let settings = tidewire_broker_redis::Settings {
+        prefix: config.broker.prefix.as_str().to_owned(),
+        links: config.broker.links,
+        publishers: config.broker.publishers,
+        publish_timeout: config.broker.publish_timeout,
+        echo_interval: config.broker.echo_interval,
+        echo_timeout: config.broker.echo_timeout,
+        message_bytes: config.limits.frame_bytes,
+        ..tidewire_broker_redis::Settings::new(url.expose())
+    };
+    Ok(Arc::new(RedisBroker::new(settings).context("broker")?))
 }
 
 fn settings(config: &Config, connections: usize) -> Settings {

@@ -2,23 +2,36 @@
 // publishes to it. No library: what is here is all that a page needs.
 
 const $ = (selector, root = document) => root.querySelector(selector);
+const field = (id) => $(`#${id}`).value;
 const panes = { websocket: $('#websocket'), sse: $('#sse') };
 const MOST_LINES = 200;
 
 let socket;
 let source;
-let frame = 0;
-let retry;
+let frames = 0;
+const retries = {};
 
-function show(pane, name, text, control = false) {
+// --- What is shown ---
+
+/** Adds a line on top; `kind` is message, control or fault. */
+function show(pane, kind, name, text) {
   const line = document.createElement('li');
-  line.className = control ? 'control' : 'message';
+  line.className = kind;
+  const time = document.createElement('time');
+  time.textContent = new Date().toTimeString().slice(0, 8);
   const bold = document.createElement('b');
   bold.textContent = name;
-  line.append(bold, text);
+  line.append(time, bold, text);
   const log = $('.log', pane);
   log.prepend(line);
   while (log.children.length > MOST_LINES) log.lastChild.remove();
+}
+
+/** Shows a control frame or event: its fields as `name value`. */
+function showControl(pane, name, fields) {
+  const words = Object.entries(fields).filter(([key]) => key !== 'type')
+    .map(([key, value]) => `${key} ${typeof value === 'object' ? JSON.stringify(value) : value}`);
+  show(pane, name === 'error' ? 'fault' : 'control', name, words.join(', '));
 }
 
 function state(pane, text) {
@@ -27,94 +40,157 @@ function state(pane, text) {
   label.className = `state ${text}`;
 }
 
-function openSocket(channel) {
-  clearTimeout(retry);
-  socket?.close();
-  const url = new URL(`v1/ws?channel=${encodeURIComponent(channel)}`, location.href);
-  url.protocol = url.protocol.replace('http', 'ws');
-  $('.code', panes.websocket).textContent = `new WebSocket('${url}')`;
-  state(panes.websocket, 'connecting');
-  const mine = socket = new WebSocket(url);
-  mine.onmessage = ({ data }) => {
-    const message = JSON.parse(data);
-    if (message.type === 'welcome') state(panes.websocket, 'open');
-    if (message.type === 'message') show(panes.websocket, message.event, JSON.stringify(message.payload));
-    else show(panes.websocket, message.type, data, true);
-    if (message.type === 'ack' || message.type === 'error') answer(data, message.type === 'error');
-  };
-  mine.onclose = ({ code, reason }) => {
-    if (mine !== socket) return;
-    state(panes.websocket, 'closed');
-    show(panes.websocket, 'closed', `${code} ${reason}`, true);
-    // 41xx: do not come back unchanged. Everything else: come back, not all at once.
-    if (code < 4100) retry = setTimeout(openSocket, 500 + Math.random() * 1500, channel);
-  };
-}
-
-function openSource(channel) {
-  source?.close();
-  // With the envelope one handler sees every event; without it, each has a listener of its own.
-  const url = new URL(`v1/sse?channel=${encodeURIComponent(channel)}&envelope=1`, location.href);
-  $('.code', panes.sse).textContent = `new EventSource('${url}')`;
-  state(panes.sse, 'connecting');
-  const mine = source = new EventSource(url);
-  const heard = new Set();
-  const listen = (event, handler) => {
-    if (!heard.has(event)) mine.addEventListener(event, handler);
-    heard.add(event);
-  };
-  const message = ({ data }) => {
-    const { event, payload } = JSON.parse(data);
-    show(panes.sse, event, JSON.stringify(payload));
-  };
-  listen('message', message);
-  listen($('#event').value, message);
-  for (const event of ['welcome', 'gap', 'denied', 'shutdown']) {
-    listen(`tidewire:${event}`, ({ data }) => {
-      if (event === 'welcome') state(panes.sse, 'open');
-      show(panes.sse, event, data, true);
-    });
-  }
-  mine.onerror = () => state(panes.sse, mine.readyState === EventSource.CLOSED ? 'closed' : 'connecting');
-  mine.listenTo = (event) => listen(event, message);
-}
-
 function answer(text, bad = false) {
   const output = $('#answer');
   output.textContent = text;
   output.classList.toggle('bad', bad);
 }
 
-async function publish(channel, event, payload) {
-  if ($('#over').value === 'websocket') {
-    if (socket.readyState !== WebSocket.OPEN) return answer('the WebSocket is not open', true);
-    socket.send(JSON.stringify({ type: 'publish', id: ++frame, channel, event, payload }));
-    return undefined;
-  }
-  const response = await fetch(`v1/channels/${encodeURIComponent(channel)}/messages`, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({ event, payload }),
-  });
-  return answer(await response.text(), !response.ok);
+// --- Connecting ---
+
+function address(path, channel) {
+  return new URL(`v1/${path}?channel=${encodeURIComponent(channel)}`, location.href);
 }
 
-$('#publish').addEventListener('submit', async (submitted) => {
-  submitted.preventDefault();
-  const event = $('#event').value;
-  source.listenTo(event);
+/** Why a stream was refused; nothing when it was not, or may not be the next time. */
+async function refusal(channel) {
+  // Neither WebSocket nor EventSource tells a page what the answer was. A plain request does.
+  const request = new AbortController();
   try {
-    await publish($('#channel').value, event, JSON.parse($('#payload').value));
-  } catch (error) {
-    answer(String(error), true);
+    const response = await fetch(address('sse', channel), { signal: request.signal });
+    if (response.status < 400 || response.status >= 500) return undefined;
+    const problem = await response.json();
+    return `${problem.code}: ${problem.detail}`;
+  } catch {
+    return undefined;
+  } finally {
+    request.abort();
   }
-});
+}
+
+/** After a failure: says why if that will not pass, else comes back, but not with all the others. */
+async function comeBack(pane, isCurrent, reopen, channel) {
+  state(pane, 'closed');
+  const why = await refusal(channel);
+  if (!isCurrent()) return;
+  if (why) show(pane, 'fault', 'refused', why);
+  else retries[pane.id] = setTimeout(reopen, 500 + Math.random() * 1500, channel);
+}
+
+function openSocket(channel) {
+  const pane = panes.websocket;
+  clearTimeout(retries[pane.id]);
+  socket?.close();
+  const url = address('ws', channel);
+  url.protocol = url.protocol.replace('http', 'ws');
+  $('.code', pane).textContent = `const socket = new WebSocket('${url}');
+socket.onmessage = ({ data }) => console.log(JSON.parse(data));`;
+  state(pane, 'connecting');
+  const mine = socket = new WebSocket(url);
+  mine.onmessage = ({ data }) => {
+    if (mine !== socket) return;
+    const frame = JSON.parse(data);
+    if (frame.type === 'welcome') state(pane, 'open');
+    if (frame.type === 'ack' || frame.type === 'error') answer(data, frame.type === 'error');
+    if (frame.type !== 'message') return showControl(pane, frame.type, frame);
+    show(pane, 'message', frame.event, JSON.stringify(frame.payload));
+    // The other pane cannot hear an event whose name it does not know; now it is known.
+    source.listenTo(frame.event);
+  };
+  mine.onclose = ({ code, reason }) => {
+    if (mine !== socket) return;
+    show(pane, 'control', 'closed', `${code} ${reason}`);
+    // 41xx: do not come back unchanged.
+    if (code >= 4100) state(pane, 'closed');
+    else comeBack(pane, () => mine === socket, openSocket, channel);
+  };
+}
+
+function openSource(channel) {
+  const pane = panes.sse;
+  clearTimeout(retries[pane.id]);
+  source?.close();
+  const url = address('sse', channel);
+  state(pane, 'connecting');
+  const mine = source = new EventSource(url);
+  const show1 = (event) => {
+    // EventSource has events of its own named `open` and `error`, which carry nothing.
+    if (event.data !== undefined) show(pane, 'message', event.type, event.data);
+  };
+  const heard = new Set();
+  mine.listenTo = (name) => {
+    if (heard.has(name) || name === '') return;
+    heard.add(name);
+    mine.addEventListener(name, show1);
+    const listeners = [...heard].map((one) => `source.addEventListener('${one}', ({ data }) => console.log(JSON.parse(data)));`);
+    $('.code', pane).textContent = `const source = new EventSource('${url}');\n${listeners.join('\n')}`;
+  };
+  mine.listenTo('message');
+  mine.listenTo(field('event'));
+  for (const name of ['welcome', 'gap', 'denied', 'shutdown']) {
+    mine.addEventListener(`tidewire:${name}`, ({ data }) => {
+      if (name === 'welcome') state(pane, 'open');
+      showControl(pane, name, JSON.parse(data));
+    });
+  }
+  // It comes back by itself, unless the answer was an error.
+  mine.onerror = () => {
+    if (mine !== source) return;
+    if (mine.readyState !== EventSource.CLOSED) state(pane, 'connecting');
+    else comeBack(pane, () => mine === source, openSource, channel);
+  };
+}
 
 function connect() {
-  const channel = $('#channel').value;
+  const channel = field('channel');
   openSocket(channel);
   openSource(channel);
 }
 
+// --- Publishing ---
+
+function publishOverSocket(message) {
+  if (socket.readyState !== WebSocket.OPEN) return answer('The WebSocket is not open.', true);
+  return socket.send(JSON.stringify({ type: 'publish', id: ++frames, channel: field('channel'), ...message }));
+}
+
+function path() {
+  return `v1/channels/${encodeURIComponent(field('channel'))}/messages`;
+}
+
+async function publishOverHttp(message) {
+  const headers = { 'content-type': 'application/json' };
+  try {
+    const response = await fetch(path(), { method: 'POST', headers, body: JSON.stringify(message) });
+    answer(await response.text(), !response.ok);
+  } catch {
+    answer('No answer: the node cannot be reached.', true);
+  }
+}
+
+function publish(submitted) {
+  submitted.preventDefault();
+  let payload;
+  try {
+    payload = JSON.parse(field('payload'));
+  } catch (error) {
+    return answer(`The payload is not JSON: ${error.message}`, true);
+  }
+  answer('');
+  const message = { event: field('event'), payload };
+  return field('over') === 'http' ? publishOverHttp(message) : publishOverSocket(message);
+}
+
+function showShell() {
+  const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+  const body = `{"event":${JSON.stringify(field('event'))},"payload":${field('payload')}}`;
+  $('#shell').textContent = `curl -d ${quoted(body)} -H 'content-type: application/json' \\
+  ${quoted(new URL(path(), location.href).href)}`;
+}
+
+$('#publish').addEventListener('submit', publish);
+$('#publish').addEventListener('input', showShell);
 $('#channel').addEventListener('change', connect);
+$('#event').addEventListener('change', () => source.listenTo(field('event')));
+showShell();
 connect();

@@ -1,0 +1,83 @@
+//! Questions about the server that a link cannot ask itself while it is subscribed.
+//!
+//! They go over a small pool. A question that fails says nothing about a link.
+
+use deadpool_redis::{Manager, Pool, PoolConfig, Runtime, Timeouts};
+use redis::AsyncConnectionConfig;
+use thiserror::Error;
+
+use crate::server::{self, Server};
+use crate::settings::{Settings, Target};
+use crate::wire::reason;
+
+/// As many connections as questions that may be asked at a time; more wait.
+const MAX_CONNECTIONS: usize = 2;
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub(crate) struct ControlError(String);
+
+/// The pool.
+#[derive(Clone)]
+pub(crate) struct Control {
+    pool: Pool,
+}
+
+/// What the server says about itself and one of its clients.
+#[derive(Debug)]
+pub(crate) struct Look {
+    pub(crate) server: Server,
+    /// How many subscriptions it counts; none when there is no such client.
+    pub(crate) subscriptions: Option<usize>,
+}
+
+impl Control {
+    /// Connects to nothing yet.
+    pub(crate) fn new(target: &Target, settings: &Settings) -> Result<Self, ControlError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(settings.connect_timeout))
+            .set_response_timeout(Some(settings.echo_timeout));
+        let manager = Manager::new_with_config(target.info.clone(), config)?;
+        let time = Some(settings.echo_timeout);
+        let pool = Pool::builder(manager)
+            .config(PoolConfig {
+                max_size: MAX_CONNECTIONS,
+                timeouts: Timeouts { wait: time, create: time, recycle: time },
+                ..PoolConfig::default()
+            })
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| ControlError(error.to_string()))?;
+        Ok(Self { pool })
+    }
+
+    /// What the server says about itself and the client of this id.
+    pub(crate) async fn look(&self, client_id: i64) -> Result<Look, ControlError> {
+        let mut connection =
+            self.pool.get().await.map_err(|e| ControlError(reason(e.to_string().as_bytes())))?;
+        let (server, replication, client): (String, String, String) = redis::pipe()
+            .cmd("INFO")
+            .arg("server")
+            .cmd("INFO")
+            .arg("replication")
+            .cmd("CLIENT")
+            .arg("LIST")
+            .arg("ID")
+            .arg(client_id)
+            .query_async(&mut connection)
+            .await?;
+        let subscriptions = server::subscriptions(&client);
+        Ok(Look { server: Server::read(&server, &replication), subscriptions })
+    }
+
+    pub(crate) fn close(&self) {
+        self.pool.close();
+    }
+}
+
+impl From<redis::RedisError> for ControlError {
+    fn from(error: redis::RedisError) -> Self {
+        Self(reason(error.to_string().as_bytes()))
+    }
+}

@@ -1,0 +1,99 @@
+//! Which server this is, and which life of its data.
+
+use std::fmt;
+
+/// What `INFO server` and `INFO replication` tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Server {
+    /// New at each start of the process.
+    pub(crate) run_id: String,
+    /// `master_replid`: new at each restart and promotion.
+    pub(crate) replication_id: String,
+    pub(crate) master: bool,
+}
+
+impl Server {
+    pub(crate) fn read(server: &str, replication: &str) -> Self {
+        Self {
+            run_id: field(server, "run_id").to_owned(),
+            replication_id: field(replication, "master_replid").to_owned(),
+            master: field(replication, "role") == "master",
+        }
+    }
+}
+
+/// A line `name:value` of an answer to INFO; empty when it is not there.
+fn field<'a>(info: &'a str, name: &str) -> &'a str {
+    let value = |line: &'a str| line.strip_prefix(name)?.strip_prefix(':');
+    info.lines().find_map(value).unwrap_or_default().trim_end()
+}
+
+/// How many subscriptions a line of `CLIENT LIST` tells; none when it has no such field (there is
+/// no such client).
+pub(crate) fn subscriptions(client: &str) -> Option<usize> {
+    client.split_ascii_whitespace().find_map(|word| word.strip_prefix("sub=")?.parse().ok())
+}
+
+/// Which life of the stored data this is: the same on all nodes, another after a restart, a
+/// promotion or a flush.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Incarnation(u64);
+
+impl Incarnation {
+    pub(crate) fn new(server: &Server, epoch: &str) -> Self {
+        // FNV-1a: the inputs are random, and all nodes, whatever their build, must agree.
+        let bytes = server.replication_id.bytes().chain([0]).chain(epoch.bytes());
+        Self(bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        }))
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Debug for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn info_is_read() {
+        let server = Server::read(
+            "# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n",
+            "# Replication\r\nrole:slave\r\nmaster_replid:def\r\nmaster_replid2:000\r\n",
+        );
+        let expected = Server { run_id: "abc".into(), replication_id: "def".into(), master: false };
+        assert_eq!(server, expected);
+    }
+
+    #[test]
+    fn clients_are_read() {
+        let line = "id=4 addr=127.0.0.1:1 name=x sub=17 psub=0 ssub=0 multi=-1\n";
+        assert_eq!(subscriptions(line), Some(17));
+        assert_eq!(subscriptions(""), None);
+    }
+
+    #[test]
+    fn incarnations_differ_by_both_parts() {
+        let server = |id: &str| Server::read("", &format!("master_replid:{id}"));
+        let one = Incarnation::new(&server("a"), "b");
+        assert_eq!(one, Incarnation::new(&server("a"), "b"));
+        assert_ne!(one, Incarnation::new(&server("a"), "c"));
+        assert_ne!(one, Incarnation::new(&server("ab"), ""));
+    }
+}
