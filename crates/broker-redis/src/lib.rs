@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tidewire_broker::{Broker, Confirmation, Events, Receipt};
+use tidewire_broker::{Broker, Confirmation, Events, Receipt, Vital};
 use tidewire_protocol::{Channel, Message};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -103,7 +103,7 @@ impl Broker for RedisBroker {
         let Shared { target, settings, names, .. } = &*self.shared;
         for (number, jobs) in std::mem::take(&mut *self.jobs.lock()).into_iter().enumerate() {
             let task = PublisherTask::new(number, jobs, target.clone(), settings.clone());
-            self.tasks.spawn(task.run(self.cancelled.clone()));
+            self.tasks.spawn(Vital::task("publisher", task.run(self.cancelled.clone())));
         }
         let delivery = Delivery {
             names: names.clone(),
@@ -115,7 +115,7 @@ impl Broker for RedisBroker {
             let task = LinkTask::new(number, link.clone(), self.shared.clone(), delivery.clone());
             let cancelled = self.cancelled.clone();
             self.tasks.spawn(async move {
-                cancelled.run_until_cancelled(task.run()).await;
+                cancelled.run_until_cancelled(Vital::task("link", task.run())).await;
             });
         }
     }

@@ -5,18 +5,27 @@
 mod common;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{all_told, channel, node, passes, publish, quick, ready, unready};
 use tidewire_broker::PublishError;
 use tidewire_broker::suite::{Node, Told};
 use tidewire_broker_redis::RedisBroker;
-use tidewire_testkit::{Proxy, RedisServer, Reply};
+use tidewire_testkit::{Proxy, RedisServer, Reply, soon};
+use tokio::time::sleep;
 
+/// Publishes until the reason contains the text; until then, too, every publish is refused.
 async fn refuses(node: &Node, why: &str) {
-    match publish(node, &channel("a"), 1).await {
-        Err(PublishError::Unavailable(reason)) if reason.contains(why) => {}
-        other => panic!("expected {why:?}, got {other:?}"),
-    }
+    soon(why, async {
+        loop {
+            match publish(node, &channel("a"), 1).await {
+                Err(PublishError::Unavailable(reason)) if reason.contains(why) => return,
+                Err(PublishError::Unavailable(_)) => sleep(Duration::from_millis(2)).await,
+                other => panic!("expected {why:?}, got {other:?}"),
+            }
+        }
+    })
+    .await;
 }
 
 fn url(redis: &RedisServer, login: &str) -> String {

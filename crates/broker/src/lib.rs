@@ -6,6 +6,7 @@
 
 mod memory;
 pub mod suite;
+mod vital;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use thiserror::Error;
 use tidewire_protocol::{Channel, Code, Message};
 
 pub use memory::MemoryBroker;
+pub use vital::Vital;
 
 /// Carries messages between nodes.
 ///

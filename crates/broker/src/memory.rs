@@ -13,7 +13,7 @@ use tidewire_protocol::{Channel, Message};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::{Broker, Confirmation, Events, Origin, PublishError, Receipt};
+use crate::{Broker, Confirmation, Events, Origin, PublishError, Receipt, Vital};
 
 /// The most publishes that wait for room. Each belongs to a publisher that waits for its receipt,
 /// so that honest ones never get there.
@@ -59,7 +59,7 @@ impl Broker for MemoryBroker {
     /// Outside a tokio runtime.
     fn start(&self, events: Arc<dyn Events>) {
         self.shared.state.lock().events = Some(events.clone());
-        let task = tokio::spawn(drain(self.shared.clone(), events));
+        let task = tokio::spawn(Vital::task("memory broker", drain(self.shared.clone(), events)));
         *self.drain.lock() = Some(task);
     }
 

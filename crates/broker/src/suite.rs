@@ -64,6 +64,14 @@ impl Recorder {
         told.await.unwrap_or_else(|_| panic!("nothing was told for {PATIENCE:?}"))
     }
 
+    /// Forgets what was told so far and does something before anything else is told, as a node
+    /// does that wishes for something under its lock: what is told then is told after the wish.
+    pub fn afresh<R>(&self, act: impl FnOnce() -> R) -> R {
+        let mut told = self.told.lock();
+        told.clear();
+        act()
+    }
+
     /// Takes all that was told so far.
     pub fn take(&self) -> Vec<Told> {
         self.told.lock().drain(..).collect()
@@ -235,7 +243,9 @@ async fn wishes_that_change_quickly_end_as_the_last_one_says(publisher: &Node, s
         subscriber.broker.subscribe(&to);
         subscriber.broker.unsubscribe(&to);
     }
-    if subscriber.broker.subscribe(&to) == Confirmation::Later {
+    // A confirmation of an earlier wish must not be taken for this one's.
+    let confirmation = subscriber.told.afresh(|| subscriber.broker.subscribe(&to));
+    if confirmation == Confirmation::Later {
         while subscriber.told.next().await != Told::Subscribed(to.clone()) {}
     }
     publish(publisher, &to, message(7)).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use thiserror::Error;
-use tidewire_broker::Broker;
+use tidewire_broker::{Broker, Vital};
 use tidewire_hub::{HubSettings, LaneSettings, Lanes};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -63,14 +63,16 @@ impl Gateway {
         let router = http::router(&app, pages);
         let accept = listen::accept(listener, app.clone(), lanes.handles().to_vec(), router);
         let hub = lanes.hub().clone();
-        let sweeping = tokio::spawn(async move {
+        let sweep = async move {
             let mut seconds = tokio::time::interval(Duration::from_secs(1));
             loop {
                 seconds.tick().await;
                 hub.sweep();
             }
-        });
-        Ok(Self { app, lanes, address, accepting: tokio::spawn(accept), sweeping })
+        };
+        let accepting = tokio::spawn(Vital::task("listener", accept));
+        let sweeping = tokio::spawn(Vital::task("hub's sweep", sweep));
+        Ok(Self { app, lanes, address, accepting, sweeping })
     }
 
     /// Where it listens.

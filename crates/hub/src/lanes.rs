@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{Builder, JoinHandle};
 
-use tidewire_broker::Broker;
+use tidewire_broker::{Broker, Vital};
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
@@ -75,10 +75,11 @@ impl Lanes {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (inbox, hub, sessions) = (inbox.clone(), hub.clone(), sessions.clone());
             let thread = Builder::new().name(format!("lane-{id}")).spawn(move || {
+                let _vital = Vital::new("lane");
                 let lane = Lane::new(id, hub, sessions, lane);
                 let tasks = LocalSet::new();
                 // The sweep and all sessions end when the set is dropped.
-                tasks.spawn_local(lane.clone().sweep());
+                tasks.spawn_local(Vital::task("sweep", lane.clone().sweep()));
                 tasks.block_on(&runtime, lane.work(&inbox));
             })?;
             threads.push(thread);

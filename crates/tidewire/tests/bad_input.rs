@@ -20,7 +20,7 @@ impl Honest {
         Self(client)
     }
 
-    async fn is_served(mut self) {
+    async fn still_gets_messages(mut self) {
         let frame =
             json!({"type": "publish", "id": 1, "channel": "honest", "payload": "still here"});
         self.0.send(&frame).await;
@@ -70,7 +70,7 @@ async fn channel_names_that_are_none() {
         let answer = http::get(gateway.addr(), &format!("/v1/sse?channel={broken}")).await;
         expect_problem(&answer, 400, "bad_request");
     }
-    honest.is_served().await;
+    honest.still_gets_messages().await;
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn publishes_that_are_none() {
         "x".repeat(0x20000)
     );
     expect_problem(&http::raw(gateway.addr(), chunked.as_bytes()).await, 413, "too_large");
-    honest.is_served().await;
+    honest.still_gets_messages().await;
 }
 
 #[tokio::test]
@@ -268,7 +268,7 @@ async fn frames_that_are_none() {
         // The session goes on.
         assert_eq!(client.ask(&json!({"type": "ping", "id": "p"})).await["type"], "pong");
     }
-    honest.is_served().await;
+    honest.still_gets_messages().await;
 }
 
 #[tokio::test]
@@ -371,7 +371,7 @@ async fn websocket_frames_against_the_rfc() {
     ] {
         assert_eq!(close_code_for(&gateway, bytes).await, code, "{what}");
     }
-    honest.is_served().await;
+    honest.still_gets_messages().await;
 }
 
 #[tokio::test]
@@ -448,7 +448,7 @@ async fn who_says_nothing_or_stops_halfway_is_let_go() {
     assert!(half_body.starts_with("HTTP/1.1 400 "), "{half_body}");
     let timeouts = "tidewire_connections_closed_total{transport=\"websocket\",reason=\"timeout\"}";
     assert_eq!(gateway.metric(timeouts).await, Some(2.0));
-    Honest::on(&gateway).await.is_served().await;
+    Honest::on(&gateway).await.still_gets_messages().await;
 }
 
 #[tokio::test]

@@ -109,6 +109,11 @@ impl Session {
         if channels.is_empty() {
             session.welcome();
         }
+        if app.is_draining() {
+            // It came while the node's sessions were told: too late to be told with them.
+            tidewire_hub::Session::shutdown(&*session, Duration::ZERO);
+            session.finish(End::SHUTDOWN);
+        }
         session
     }
 
@@ -271,6 +276,15 @@ impl tidewire_hub::Session for Session {
 
     fn end(&self) {
         self.finish(End::SHUTDOWN);
+    }
+}
+
+/// Held by a session's task: whatever ends the task, a panic too, the session leaves its lane.
+struct Seat<'a>(&'a Session);
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.0.leave(Reason::Lost);
     }
 }
 

@@ -13,7 +13,7 @@ use http_body::Frame;
 use tidewire_hub::Beat;
 use tidewire_protocol::sse as events;
 
-use super::{End, Session, retry_millis};
+use super::{End, Seat, Session, retry_millis};
 use crate::app::Place;
 
 /// What a client of an event stream may send after its request. It has nothing to say; a little
@@ -31,9 +31,10 @@ impl Session {
 
     /// Serves an event stream on its bare socket until it ends.
     pub(crate) async fn run_sse(self: Rc<Self>, _place: Place) {
+        let _seat = Seat(&self);
         let mut sent = 0;
         let end = poll_fn(|cx| self.poll_sse(cx, &mut sent)).await;
-        self.hang_up(end).await;
+        self.clone().hang_up(end).await;
     }
 
     fn poll_sse(&self, cx: &mut Context<'_>, sent: &mut usize) -> Poll<End> {

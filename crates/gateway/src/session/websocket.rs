@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tidewire_hub::Beat;
 use tidewire_websocket::{self as codec, Decoder, Event, Input};
 
-use super::{End, Session};
+use super::{End, Seat, Session};
 use crate::app::Place;
 
 /// Reads in a row before others get the thread.
@@ -24,6 +24,7 @@ enum Woken {
 impl Session {
     /// Serves a WebSocket until it ends. `early` came with the handshake.
     pub(crate) async fn run_websocket(self: Rc<Self>, mut early: Vec<u8>, _place: Place) {
+        let _seat = Seat(&self);
         let mut decoder = Decoder::new(self.app.settings.message_bytes);
         self.feed(&mut decoder, &mut early);
         drop(early);
@@ -35,7 +36,7 @@ impl Session {
         };
         // Whether it ends well or not, its state is freed first; a small task sees the socket off.
         drop(decoder);
-        self.hang_up(end).await;
+        self.clone().hang_up(end).await;
     }
 
     fn poll_websocket(&self, cx: &mut Context<'_>) -> Poll<Woken> {

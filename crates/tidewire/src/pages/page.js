@@ -84,7 +84,7 @@ function openSocket(channel) {
   const url = address('ws', channel);
   url.protocol = url.protocol.replace('http', 'ws');
   $('.code', pane).textContent = `const socket = new WebSocket('${url}');
-socket.onmessage = ({ data }) => console.log(JSON.parse(data));`;
+socket.onmessage = ({ data }) => console.log(data);`;
   state(pane, 'connecting');
   const mine = socket = new WebSocket(url);
   mine.onmessage = ({ data }) => {
@@ -113,7 +113,7 @@ function openSource(channel) {
   const url = address('sse', channel);
   state(pane, 'connecting');
   const mine = source = new EventSource(url);
-  const show1 = (event) => {
+  const showMessage = (event) => {
     // EventSource has events of its own named `open` and `error`, which carry nothing.
     if (event.data !== undefined) show(pane, 'message', event.type, event.data);
   };
@@ -121,9 +121,10 @@ function openSource(channel) {
   mine.listenTo = (name) => {
     if (heard.has(name) || name === '') return;
     heard.add(name);
-    mine.addEventListener(name, show1);
-    const listeners = [...heard].map((one) => `source.addEventListener('${one}', ({ data }) => console.log(JSON.parse(data)));`);
-    $('.code', pane).textContent = `const source = new EventSource('${url}');\n${listeners.join('\n')}`;
+    mine.addEventListener(name, showMessage);
+    $('.code', pane).textContent = `const source = new EventSource('${url}');
+for (const name of ${JSON.stringify([...heard])})
+  source.addEventListener(name, ({ data }) => console.log(data));`;
   };
   mine.listenTo('message');
   mine.listenTo(field('event'));
