@@ -25,16 +25,19 @@ pub(crate) type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 /// The paths of the admin listener: `/metrics` (Prometheus' text format), `/healthz` (the process
 /// runs), `/readyz` (503 with the reason as text while the node cannot do its job).
 pub(crate) fn router(metrics: PrometheusHandle, ready: Ready) -> Router {
+    let asked = ready.clone();
     Router::new()
-        .route("/metrics", get(move || async move { scrape(&metrics) }))
+        .route("/metrics", get(move || async move { scrape(&metrics, &asked) }))
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(move || async move { readiness(&ready) }))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
 }
 
-fn scrape(metrics: &PrometheusHandle) -> Response {
+fn scrape(metrics: &PrometheusHandle, ready: &Ready) -> Response {
     const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+    // Known only to who asks, so it is asked whenever somebody looks.
+    metrics::gauge!("tidewire_ready").set(if ready().is_ok() { 1 } else { 0 });
     let mut page = metrics.render();
     telemetry::process::render(&mut page);
     ([(header::CONTENT_TYPE, TEXT)], page).into_response()

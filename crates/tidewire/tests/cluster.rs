@@ -111,12 +111,14 @@ async fn a_broken_link_is_told_and_mended_while_clients_stay() {
     near.wait_ready(503).await;
     let (status, reason) = near.readiness().await;
     assert!(status == 503 && reason.len() > 10, "{reason}");
+    assert_eq!(near.metric("tidewire_ready").await, Some(0.0));
     assert_eq!(publish(&near, &json!("lost")).await, 503);
     assert_eq!(publish(&far, &json!("missed")).await, 200);
     // Who comes now waits for the broker, and is served when it is back.
     let mut waiting = EventStream::open(near.addr(), "/v1/sse?channel=news", &[]).await;
     proxy.heal().await;
     near.wait_ready(200).await;
+    assert_eq!(near.metric("tidewire_ready").await, Some(1.0));
     clients.both_are_told_of_a_gap().await;
     waiting.expect("tidewire:welcome").await;
     assert_eq!(publish(&far, &json!("whole again")).await, 200);
