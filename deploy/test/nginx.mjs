@@ -1,0 +1,11 @@
+// The test of nginx/: first its rules against scripted nodes, then streams with real ones.
+// Run by scripts/nginx-test.
+
+import { main } from './harness.mjs';
+import { nodes } from './nginx-nodes.mjs';
+import { rules } from './nginx-rules.mjs';
+
+main(async () => {
+  await rules();
+  await nodes();
+});
