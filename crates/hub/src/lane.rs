@@ -37,8 +37,8 @@ pub struct LaneSettings {
     pub sse_heartbeat: usize,
 }
 
-/// A client's connection, as the lane sees it. Its methods are called on the lane's thread and do
-/// not call the lane back.
+/// A client's connection, as the lane sees it. Its methods are called on the lane's thread and, but
+/// for [`Session::beat`], do not call the lane back.
 pub trait Session {
     /// Its name.
     fn id(&self) -> SessionId;

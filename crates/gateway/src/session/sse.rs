@@ -69,6 +69,11 @@ impl Session {
     pub(super) fn beat_sse(&self, beat: Beat) {
         match beat {
             Beat::Check => {
+                // A stream of HTTP/2 that its client does not read is not polled by hyper, and
+                // so does not notice that it has ended: it leaves here.
+                if let (None, Some(end)) = (self.outbox.socket(), self.ended()) {
+                    return self.leave(end.reason);
+                }
                 let progress = self.outbox.progress();
                 let before = self.progress.replace(progress);
                 if before.waiting > 0 && progress.waiting > 0 && before.written == progress.written
