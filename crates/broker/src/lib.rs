@@ -5,6 +5,7 @@
 //! message; the broker calls the hub back through [`Events`]. No broker knows of clients.
 
 mod memory;
+mod reading;
 pub mod suite;
 mod vital;
 
@@ -13,9 +14,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use thiserror::Error;
-use tidewire_protocol::{Channel, Code, Message};
+use tidewire_protocol::{Channel, Code, EntryId, Incarnation, Message};
 
 pub use memory::MemoryBroker;
+pub use reading::{Query, ReadError, Reading, Verdict};
 pub use vital::Vital;
 
 /// Carries messages between nodes.
@@ -26,6 +28,10 @@ pub use vital::Vital;
 ///   [`Events::gap`] says that something may be missing there.
 /// - Messages that one caller publishes to one channel arrive in the order of the calls.
 /// - A publish whose receipt is an error of [`PublishError::Unavailable`] reaches nobody.
+/// - On a stored channel every message carries where it stands ([`Message::stored`]): ids rise within
+///   an incarnation, and each names its predecessor. A publish is acknowledged after it was kept.
+/// - A messageId that the same publisher sends again within the dedupe time is acknowledged with the
+///   first one's place and delivered to nobody; with another body it is refused.
 /// - A broken link is mended without help, and told by [`Events::gap`] once per channel and break,
 ///   before any message that comes after it.
 #[async_trait]
@@ -42,7 +48,13 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Publishes a message. Its place among the caller's messages is taken before this returns;
     /// the receipt resolves when the broker has it, within the configured time, 2 s by default.
-    fn publish(&self, channel: Channel, message: Message) -> Receipt;
+    /// Whether the channel is stored is decided by the namespaces' rules; the message's own
+    /// `stored` is not looked at. Its messageId is remembered for `publisher`.
+    fn publish(&self, channel: Channel, message: Message, publisher: Publisher) -> Receipt;
+
+    /// Reads what a stored channel keeps, in one step: nothing is published in between. Writes
+    /// nothing.
+    fn read(&self, channel: &Channel, query: Query) -> ReadReceipt;
 
     /// Whether it can do its job now; else the reason, for `/readyz`.
     ///
@@ -55,7 +67,39 @@ pub trait Broker: Send + Sync + 'static {
 }
 
 /// What becomes of a publish.
-pub type Receipt = Pin<Box<dyn Future<Output = Result<(), PublishError>> + Send>>;
+pub type Receipt = Pin<Box<dyn Future<Output = Result<Published, PublishError>> + Send>>;
+
+/// What becomes of a read.
+pub type ReadReceipt = Pin<Box<dyn Future<Output = Result<Reading, ReadError>> + Send>>;
+
+/// A publish that was acknowledged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Published {
+    /// Where it stands, on a stored channel.
+    pub place: Option<(Incarnation, EntryId)>,
+    /// It was published before with the same messageId.
+    pub duplicate: bool,
+}
+
+/// Who publishes: a messageId is remembered for its publisher.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Publisher {
+    /// Somebody who has not logged in.
+    Anonymous,
+    /// A user.
+    User(Box<str>),
+}
+
+impl Publisher {
+    /// The text that stands for it in the dedupe's keys.
+    #[must_use]
+    pub fn scope(&self) -> String {
+        match self {
+            Self::Anonymous => "a".to_owned(),
+            Self::User(user) => format!("u:{user}"),
+        }
+    }
+}
 
 /// When a subscription holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +116,9 @@ pub enum PublishError {
     /// It certainly was not published; trying again helps. With the reason.
     #[error("not published: {0}")]
     Unavailable(String),
+    /// Another body was published with this messageId.
+    #[error("another body was published with this messageId")]
+    Conflict,
     /// It may or may not have been published.
     #[error("no answer from the broker in time; the outcome is unknown")]
     Timeout,
@@ -83,6 +130,7 @@ impl PublishError {
     pub const fn code(&self) -> Code {
         match self {
             Self::Unavailable(_) => Code::Unavailable,
+            Self::Conflict => Code::Conflict,
             Self::Timeout => Code::Timeout,
         }
     }

@@ -3,53 +3,85 @@
 //! A publish is handed to the hub by the thread that publishes it. Only when the lanes are behind
 //! does it go through a queue, which keeps the order and makes the publishers wait.
 
+mod log;
+
 use std::collections::VecDeque;
 use std::future::ready;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tidewire_protocol::{Channel, Message};
+use tidewire_protocol::{Channel, Message, Namespaces};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::{Broker, Confirmation, Events, Origin, PublishError, Receipt, Vital};
+use crate::{
+    Broker, Confirmation, Events, Origin, PublishError, Published, Publisher, Query, ReadError,
+    ReadReceipt, Receipt, Vital,
+};
+use log::Logs;
 
 /// The most publishes that wait for room. Each belongs to a publisher that waits for its receipt,
 /// so that honest ones never get there.
 const MAX_WAITING: usize = 4_096;
+/// How often what has expired is thrown away.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// The embedded broker.
-#[derive(Default)]
 pub struct MemoryBroker {
     shared: Arc<Shared>,
-    drain: Mutex<Option<JoinHandle<()>>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
-#[derive(Default)]
 struct Shared {
     /// Held while a message is handed over, so that the queue cannot be overtaken.
     state: Mutex<State>,
     waiting: Notify,
 }
 
-#[derive(Default)]
 struct State {
     events: Option<Arc<dyn Events>>,
+    logs: Logs,
     queue: VecDeque<Waiting>,
 }
 
 struct Waiting {
+    publish: Publish,
+    receipt: oneshot::Sender<Result<Published, PublishError>>,
+}
+
+/// A message on its way.
+struct Publish {
     channel: Channel,
     message: Message,
-    receipt: oneshot::Sender<()>,
+    publisher: Publisher,
 }
 
 impl MemoryBroker {
-    /// A broker with no history.
+    /// A broker that keeps what the namespaces' rules say, and remembers messageIds for that long.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(namespaces: Arc<Namespaces>, dedupe: Duration) -> Self {
+        let logs = Logs::new(namespaces, dedupe);
+        let state = State { events: None, logs, queue: VecDeque::new() };
+        let shared = Shared { state: Mutex::new(state), waiting: Notify::new() };
+        Self { shared: Arc::new(shared), tasks: Mutex::default() }
+    }
+}
+
+impl State {
+    /// Keeps the message, if its channel is stored, and hands it over.
+    fn publish(
+        &mut self,
+        events: &dyn Events,
+        publish: Publish,
+    ) -> Result<Published, PublishError> {
+        let Publish { channel, mut message, publisher } = publish;
+        let published = self.logs.append(&channel, &mut message, &publisher)?;
+        if !published.duplicate {
+            events.message(channel.as_str(), message, Origin::Gateway);
+        }
+        Ok(published)
     }
 }
 
@@ -59,8 +91,12 @@ impl Broker for MemoryBroker {
     /// Outside a tokio runtime.
     fn start(&self, events: Arc<dyn Events>) {
         self.shared.state.lock().events = Some(events.clone());
-        let task = tokio::spawn(Vital::task("memory broker", drain(self.shared.clone(), events)));
-        *self.drain.lock() = Some(task);
+        let drain = drain(self.shared.clone(), events);
+        let sweep = sweep(self.shared.clone());
+        *self.tasks.lock() = vec![
+            tokio::spawn(Vital::task("memory broker", drain)),
+            tokio::spawn(Vital::task("memory broker's sweep", sweep)),
+        ];
     }
 
     fn subscribe(&self, _channel: &Channel) -> Confirmation {
@@ -69,28 +105,37 @@ impl Broker for MemoryBroker {
 
     fn unsubscribe(&self, _channel: &Channel) {}
 
-    fn publish(&self, channel: Channel, message: Message) -> Receipt {
+    fn publish(&self, channel: Channel, message: Message, publisher: Publisher) -> Receipt {
         let mut state = self.shared.state.lock();
         let Some(events) = state.events.clone() else {
             let error = PublishError::Unavailable("the broker is closed".into());
             return Box::pin(ready(Err(error)));
         };
+        let publish = Publish { channel, message, publisher };
         if state.queue.is_empty() && events.has_room() {
-            events.message(channel.as_str(), message, Origin::Gateway);
-            return Box::pin(ready(Ok(())));
+            return Box::pin(ready(state.publish(&*events, publish)));
         }
         if state.queue.len() >= MAX_WAITING {
             let error = PublishError::Unavailable("too many publishes are waiting".into());
             return Box::pin(ready(Err(error)));
         }
         let (receipt, done) = oneshot::channel();
-        state.queue.push_back(Waiting { channel, message, receipt });
+        state.queue.push_back(Waiting { publish, receipt });
         drop(state);
         self.shared.waiting.notify_one();
         Box::pin(async move {
             // The sender goes unused only when the broker closes with the message in its queue.
-            done.await.map_err(|_| PublishError::Unavailable("the broker is closed".into()))
+            let closed = || PublishError::Unavailable("the broker is closed".into());
+            done.await.unwrap_or_else(|_| Err(closed()))
         })
+    }
+
+    fn read(&self, channel: &Channel, query: Query) -> ReadReceipt {
+        let state = self.shared.state.lock();
+        Box::pin(ready(match state.events {
+            Some(_) => Ok(state.logs.read(channel, query)),
+            None => Err(ReadError("the broker is closed".into())),
+        }))
     }
 
     fn ready(&self) -> Result<(), String> {
@@ -98,8 +143,7 @@ impl Broker for MemoryBroker {
     }
 
     async fn close(&self) {
-        let task = self.drain.lock().take();
-        if let Some(task) = task {
+        for task in std::mem::take(&mut *self.tasks.lock()) {
             task.abort();
         }
         let mut state = self.shared.state.lock();
@@ -116,9 +160,17 @@ async fn drain(shared: Arc<Shared>, events: Arc<dyn Events>) {
             events.room().await;
             let mut state = shared.state.lock();
             let Some(next) = state.queue.pop_front() else { break };
-            events.message(next.channel.as_str(), next.message, Origin::Gateway);
+            let outcome = state.publish(&*events, next.publish);
             // A publisher that went away does not need the receipt.
-            let _ = next.receipt.send(());
+            let _ = next.receipt.send(outcome);
         }
+    }
+}
+
+async fn sweep(shared: Arc<Shared>) {
+    let mut seconds = tokio::time::interval(SWEEP);
+    loop {
+        seconds.tick().await;
+        shared.state.lock().logs.sweep();
     }
 }

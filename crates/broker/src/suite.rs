@@ -3,6 +3,8 @@
 //! A broker's crate calls [`run`] from a test of its own with a function that makes two brokers
 //! which are two nodes of one cluster (for the embedded broker, one broker twice).
 
+mod stored;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +13,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tidewire_protocol::{
-    Channel, Event, Message, MessageId, Payload, Sender, SessionId, Timestamp,
+    Channel, Event, Message, MessageId, NamespaceRules, Namespaces, Payload, Sender, SessionId,
+    Timestamp,
 };
 use tokio::sync::Notify;
 
-use crate::{Broker, Confirmation, Events, Origin};
+use crate::{Broker, Confirmation, Events, Origin, Published, Publisher};
 
 /// Long enough for any step on a busy machine; a step that fails takes so long to say so.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -151,14 +154,27 @@ pub fn message(n: u64) -> Message {
         timestamp: Timestamp::from_millis(n),
         from: Some(Sender { user: Some("alice".into()), session: SessionId::from_bytes([1; 16]) }),
         exclude: Some(SessionId::from_bytes([2; 16])),
+        stored: None,
     }
 }
 
-/// Runs the whole suite on two nodes of one cluster, each freshly started.
+/// The rules that a broker must be made with for the suite: channels are live, but for those of
+/// `kept` (50 messages, 5 minutes) and `brief` (50 messages, 1 second).
+#[must_use]
+pub fn namespaces() -> Namespaces {
+    let kept = NamespaceRules { history_size: 50, ..NamespaceRules::default() };
+    let brief = NamespaceRules { history_ttl: Duration::from_secs(1), ..kept.clone() };
+    let named = [("kept".to_owned(), kept), ("brief".to_owned(), brief)];
+    Namespaces::new(NamespaceRules::live(), named)
+}
+
+/// Runs the whole suite on two nodes of one cluster, each freshly started with the rules of
+/// [`namespaces`].
 ///
 /// # Panics
 /// When an obligation is not kept.
 pub async fn run(publisher: &Node, subscriber: &Node) {
+    stored::run(publisher, subscriber).await;
     what_is_published_after_the_confirmation_arrives(publisher, subscriber).await;
     messages_of_one_publisher_stay_in_order(publisher, subscriber).await;
     every_kind_of_payload_arrives_as_it_was_sent(publisher, subscriber).await;
@@ -171,9 +187,9 @@ fn channel(name: &str) -> Channel {
 }
 
 async fn publish(node: &Node, to: &Channel, message: Message) {
-    let receipt = node.broker.publish(to.clone(), message);
+    let receipt = node.broker.publish(to.clone(), message, Publisher::Anonymous);
     let outcome = tokio::time::timeout(PATIENCE, receipt).await;
-    assert_eq!(outcome, Ok(Ok(())), "publish to {to}");
+    assert_eq!(outcome, Ok(Ok(Published::default())), "publish to {to}");
 }
 
 async fn what_is_published_after_the_confirmation_arrives(publisher: &Node, subscriber: &Node) {
@@ -188,10 +204,11 @@ async fn what_is_published_after_the_confirmation_arrives(publisher: &Node, subs
 async fn messages_of_one_publisher_stay_in_order(publisher: &Node, subscriber: &Node) {
     let to = channel("ordered");
     subscriber.subscribe(&to).await;
-    let receipts: Vec<_> =
-        (0..2_000).map(|n| publisher.broker.publish(to.clone(), message(n))).collect();
+    let receipts: Vec<_> = (0..2_000)
+        .map(|n| publisher.broker.publish(to.clone(), message(n), Publisher::Anonymous))
+        .collect();
     for receipt in receipts {
-        assert_eq!(receipt.await, Ok(()));
+        assert_eq!(receipt.await, Ok(Published::default()));
     }
     for n in 0..2_000 {
         let expected = Told::Message(to.clone(), message(n), Origin::Gateway);

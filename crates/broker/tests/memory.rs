@@ -3,17 +3,22 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tidewire_broker::suite::{self, Node};
-use tidewire_broker::{Broker, Events, MemoryBroker, Origin, PublishError};
+use tidewire_broker::{Broker, Events, MemoryBroker, Origin, PublishError, Publisher};
 use tidewire_protocol::{Channel, Message};
 use tokio::sync::watch;
+
+fn broker() -> MemoryBroker {
+    MemoryBroker::new(Arc::new(suite::namespaces()), Duration::from_secs(300))
+}
 
 #[tokio::test]
 async fn suite() {
     // Two nodes cannot share an embedded broker; publisher and subscriber are the same one.
-    let node = Node::start(Arc::new(MemoryBroker::new()));
+    let node = Node::start(Arc::new(broker()));
     suite::run(&node, &node).await;
 }
 
@@ -44,17 +49,18 @@ impl Events for Behind {
 async fn publishers_wait_for_lanes_that_are_behind() {
     let (open, room) = watch::channel(false);
     let (got, seen) = watch::channel(vec![]);
-    let broker = MemoryBroker::new();
+    let broker = broker();
     broker.start(Arc::new(Behind { room, got }));
     let to = Channel::new("a").unwrap();
-    let receipts: Vec<_> =
-        (0..5_000).map(|n| broker.publish(to.clone(), suite::message(n))).collect();
+    let receipts: Vec<_> = (0..5_000)
+        .map(|n| broker.publish(to.clone(), suite::message(n), Publisher::Anonymous))
+        .collect();
     assert!(seen.borrow().is_empty());
     open.send(true).unwrap();
     let mut refused = 0;
     for receipt in receipts {
         match receipt.await {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(PublishError::Unavailable(_)) => refused += 1,
             Err(error) => panic!("{error}"),
         }
@@ -68,8 +74,9 @@ async fn publishers_wait_for_lanes_that_are_behind() {
 
 #[tokio::test]
 async fn a_closed_broker_refuses() {
-    let node = Node::start(Arc::new(MemoryBroker::new()));
+    let node = Node::start(Arc::new(broker()));
     node.broker.close().await;
-    let receipt = node.broker.publish(Channel::new("a").unwrap(), suite::message(1));
+    let receipt =
+        node.broker.publish(Channel::new("a").unwrap(), suite::message(1), Publisher::Anonymous);
     assert!(matches!(receipt.await, Err(PublishError::Unavailable(_))));
 }

@@ -79,6 +79,17 @@ impl Channel {
         &self.0
     }
 
+    /// Two bytes that tell channels apart in cursors: FNV-1a, folded. The same on every node and in
+    /// every version.
+    #[must_use]
+    pub fn tag(&self) -> u16 {
+        let hash = self
+            .0
+            .bytes()
+            .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        (hash >> 16 ^ hash & 0xffff) as u16
+    }
+
     /// The part before the first `:`, if there is one.
     #[must_use]
     pub fn namespace(&self) -> Option<&str> {

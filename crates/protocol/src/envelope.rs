@@ -1,4 +1,6 @@
-//! What gateways put on Redis Pub/Sub: a frame that begins with [`MARKER`].
+//! What gateways and the Redis function put on Pub/Sub: frames that begin with [`MARKER`].
+//!
+//! A **live** message, and the body of a stored one that a gateway published:
 //!
 //! ```text
 //! 0      0xC1, in no UTF-8 text and unused in MessagePack
@@ -12,12 +14,23 @@
 //!        exclude, if flagged: 16 bytes
 //!        payload: the rest
 //! ```
+//!
+//! A **stored** message, as the function announces it: the same first two bytes, flags 128, then a
+//! line of text and the body as it was published, plain or a frame as above:
+//!
+//! ```text
+//! 0xC1 0x01 0x80 <incarnation, 16 hex digits> <id> <prev, or -> <length of messageId> LF
+//! messageId, if its length is not 0
+//! body: the rest
+//! ```
 
 use bytes::Bytes;
 use thiserror::Error;
 
 use crate::fields::check_json;
-use crate::{Event, Message, MessageId, Payload, Sender, SessionId, Timestamp};
+use crate::{
+    EntryId, Event, Incarnation, Message, MessageId, Payload, Sender, SessionId, Stored, Timestamp,
+};
 
 /// The first byte of every frame that a gateway publishes.
 pub const MARKER: u8 = 0xC1;
@@ -29,6 +42,61 @@ const USER: u8 = 4;
 const SESSION: u8 = 8;
 const EXCLUDE: u8 = 16;
 const KNOWN: u8 = BINARY | MESSAGE_ID | USER | SESSION | EXCLUDE;
+
+/// The flag of a stored message's frame; none of the others goes with it.
+const STORED: u8 = 128;
+/// More than the longest line has.
+const MAX_LINE: usize = 128;
+
+/// A stored message's frame, its body not yet read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredFrame {
+    /// Where it stands.
+    pub stored: Stored,
+    /// The id that the publisher gave besides the body.
+    pub message_id: Option<MessageId>,
+    /// What was published.
+    pub body: Bytes,
+}
+
+/// Whether bytes are a stored message's frame.
+#[must_use]
+pub fn is_stored(frame: &[u8]) -> bool {
+    frame.starts_with(&[MARKER, VERSION, STORED])
+}
+
+/// Reads a stored message's frame.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn decode_stored(frame: &Bytes) -> Result<StoredFrame, EnvelopeError> {
+    if !is_stored(frame) {
+        return Err(EnvelopeError::Version);
+    }
+    let mut rest = &frame[3..];
+    let end = rest.iter().take(MAX_LINE).position(|byte| *byte == b'\n');
+    let line = take_text(&mut rest, end.ok_or(EnvelopeError::Short)?, "line")?;
+    take(&mut rest, 1)?;
+    let mut words = line.split(' ');
+    let mut word = |what| words.next().ok_or(EnvelopeError::Invalid(what));
+    let incarnation =
+        Incarnation::parse(word("incarnation")?).ok_or(EnvelopeError::Invalid("incarnation"))?;
+    let id = EntryId::parse(word("id")?).ok_or(EnvelopeError::Invalid("id"))?;
+    let prev = match word("link")? {
+        "-" => None,
+        prev => Some(EntryId::parse(prev).ok_or(EnvelopeError::Invalid("link"))?),
+    };
+    let length = word("messageId")?.parse().map_err(|_| EnvelopeError::Invalid("messageId"))?;
+    let message_id = match length {
+        0 => None,
+        length => {
+            let id = MessageId::new(take_text(&mut rest, length, "messageId")?);
+            Some(id.map_err(|_| EnvelopeError::Invalid("messageId"))?)
+        }
+    };
+    let stored = Stored { incarnation, id, prev };
+    Ok(StoredFrame { stored, message_id, body: frame.slice_ref(rest) })
+}
 
 /// Why bytes that begin with [`MARKER`] are no frame. Nothing of it is delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -129,7 +197,7 @@ pub fn decode(frame: &Bytes) -> Result<Message, EnvelopeError> {
     } else {
         Payload::Binary(payload)
     };
-    Ok(Message { event, payload, message_id, timestamp, from, exclude })
+    Ok(Message { event, payload, message_id, timestamp, from, exclude, stored: None })
 }
 
 fn write_short(text: &str, out: &mut Vec<u8>) {
@@ -193,6 +261,7 @@ mod tests {
                     session: SessionId::from_bytes(session),
                 }),
                 exclude: exclude.map(SessionId::from_bytes),
+                stored: None,
             })
     }
 
@@ -219,6 +288,7 @@ mod tests {
             timestamp: Timestamp::from_millis(0),
             from: None,
             exclude: None,
+            stored: None,
         };
         assert_eq!(decode(&encode(&message).into()), Err(EnvelopeError::Invalid("payload")));
     }
@@ -229,5 +299,27 @@ mod tests {
             assert_eq!(decode(&Bytes::copy_from_slice(frame)), Err(EnvelopeError::Version));
         }
         assert_eq!(decode(&Bytes::from_static(&[MARKER, VERSION])), Err(EnvelopeError::Short));
+    }
+
+    #[test]
+    fn a_stored_frame_is_read() {
+        let frame = b"\xc1\x01\x8000000000000000ff 7-1 6-0 2\nm1{\"payload\":1}";
+        let id = EntryId { ms: 7, seq: 1 };
+        let prev = Some(EntryId { ms: 6, seq: 0 });
+        let expected = StoredFrame {
+            stored: Stored { incarnation: Incarnation::new(255), id, prev },
+            message_id: MessageId::new("m1").ok(),
+            body: Bytes::from_static(b"{\"payload\":1}"),
+        };
+        assert_eq!(decode_stored(&Bytes::from_static(frame)), Ok(expected));
+        for bad in [
+            &b"\xc1\x01\x80"[..],
+            b"\xc1\x01\x80x 7-1 6-0 0\n",
+            b"\xc1\x01\x8000000000000000ff 7-1 6-0\n",
+            b"\xc1\x01\x8000000000000000ff 7-1 6-0 9\nm1",
+            b"\xc1\x01\x8000000000000000ff 7 - 0\n",
+        ] {
+            assert!(decode_stored(&Bytes::from_static(bad)).is_err(), "{bad:?}");
+        }
     }
 }

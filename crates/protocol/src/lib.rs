@@ -12,6 +12,7 @@ mod fields;
 mod frame;
 mod message;
 mod namespace;
+mod place;
 mod reply;
 mod session;
 pub mod sse;
@@ -19,7 +20,10 @@ pub mod sse;
 pub use body::{BatchItem, BodyError, MAX_BATCH, Publication, batch, plain, request};
 pub use channel::{Channel, ChannelError, MAX_CHANNEL_BYTES};
 pub use code::Code;
-pub use envelope::{EnvelopeError, MARKER, decode as decode_envelope, encode as encode_envelope};
+pub use envelope::{
+    EnvelopeError, MARKER, StoredFrame, decode as decode_envelope, decode_stored,
+    encode as encode_envelope, is_stored,
+};
 pub use fields::MAX_NESTING;
 pub use frame::{ClientFrame, FrameError, FrameId, MAX_FRAME_ID_BYTES, Request};
 pub use message::{
@@ -27,5 +31,6 @@ pub use message::{
     MessageIdError, Payload, Sender, Timestamp,
 };
 pub use namespace::{NamespaceRules, Namespaces};
+pub use place::{Cursor, CursorError, EntryId, Incarnation, MAX_CURSOR_BYTES, Stored};
 pub use reply::{Reply, Welcomed};
 pub use session::SessionId;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use thiserror::Error;
 
-use crate::SessionId;
+use crate::{SessionId, Stored};
 
 /// The event of a message that names none.
 pub const DEFAULT_EVENT: &str = "message";
@@ -32,6 +32,8 @@ pub struct Message {
     pub from: Option<Sender>,
     /// The session that does not want it.
     pub exclude: Option<SessionId>,
+    /// Where it stands, if it was stored.
+    pub stored: Option<Stored>,
 }
 
 /// Who sent a message.

@@ -2,14 +2,40 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::Channel;
 
 /// The rules of one namespace.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamespaceRules {
+    /// How many messages of a channel are kept; 0: its channels are live.
+    pub history_size: usize,
+    /// For how long they are kept after the last one.
+    pub history_ttl: Duration,
     /// Log every message of the namespace (for finding faults; off by default).
     pub log: bool,
+}
+
+impl Default for NamespaceRules {
+    /// Stored: 100 messages, 5 minutes. Safe unless one opts out.
+    fn default() -> Self {
+        Self { history_size: 100, history_ttl: Duration::from_secs(300), log: false }
+    }
+}
+
+impl NamespaceRules {
+    /// Keeps nothing.
+    #[must_use]
+    pub fn live() -> Self {
+        Self { history_size: 0, ..Self::default() }
+    }
+
+    /// Whether its channels are stored.
+    #[must_use]
+    pub const fn is_stored(&self) -> bool {
+        self.history_size > 0
+    }
 }
 
 /// The rules of all namespaces: a channel has those of its namespace, or `default`'s where its
@@ -45,6 +71,12 @@ impl Namespaces {
         channel.namespace().and_then(|name| self.by_name.get(name)).copied().unwrap_or(0)
     }
 
+    /// The channel's rules.
+    #[must_use]
+    pub fn of(&self, channel: &Channel) -> &NamespaceRules {
+        self.rules(self.index(channel))
+    }
+
     /// The rules with that number, as [`Namespaces::index`] gave it.
     ///
     /// # Panics
@@ -74,7 +106,7 @@ mod tests {
     fn a_name_picks_its_rules() {
         let all = Namespaces::new(
             NamespaceRules::default(),
-            [("room".to_owned(), NamespaceRules { log: true })],
+            [("room".to_owned(), NamespaceRules { log: true, ..NamespaceRules::live() })],
         );
         let of = |name: &str| all.index(&Channel::new(name).unwrap());
         assert_eq!((of("room:1"), of("room"), of("rooms:1"), of("news")), (1, 0, 0, 0));

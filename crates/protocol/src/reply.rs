@@ -319,6 +319,7 @@ mod tests {
                 session: SessionId::from_bytes([0; 16]),
             }),
             exclude: None,
+            stored: None,
         };
         let written = |message: &Message| -> serde_json::Value {
             let mut out = Vec::new();

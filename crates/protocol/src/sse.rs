@@ -101,6 +101,7 @@ mod tests {
             timestamp: Timestamp::from_millis(0),
             from: None,
             exclude: None,
+            stored: None,
         }
     }
 
