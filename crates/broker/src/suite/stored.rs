@@ -15,6 +15,7 @@ pub(super) async fn run(publisher: &Node, subscriber: &Node) {
     only_so_many_are_kept(publisher).await;
     ranges_are_exclusive_and_bounded(publisher).await;
     the_last_id_outlives_the_messages(publisher).await;
+    subscriber.told.take();
 }
 
 async fn publish(node: &Node, to: &Channel, message: Message) -> Published {
@@ -45,9 +46,13 @@ fn ids(reading: &Reading) -> Vec<EntryId> {
 }
 
 async fn next_message(node: &Node, of: &Channel) -> Message {
-    match node.told.next().await {
-        Told::Message(from, message, _) if from == *of => message,
-        other => panic!("expected a message of {of}, got {other:?}"),
+    loop {
+        match node.told.next().await {
+            Told::Message(from, message, _) if from == *of => return message,
+            // The embedded broker leaves it to the hub to ignore channels that nobody wants.
+            Told::Message(..) => {}
+            other => panic!("expected a message of {of}, got {other:?}"),
+        }
     }
 }
 
