@@ -33,11 +33,12 @@ struct Piece {
 /// What went out, by transport; added to the metrics once a batch.
 #[derive(Default)]
 pub(crate) struct Tally {
-    pub(crate) messages: [u64; 2],
-    pub(crate) bytes: [u64; 2],
+    pub(crate) messages: [u64; 3],
+    pub(crate) bytes: [u64; 3],
 }
 
 impl Batch {
+    /// Nothing is joined yet.
     pub(crate) fn new(messages: Vec<Arc<Encoded>>) -> Self {
         let excludes = messages.iter().any(|one| one.message.exclude.is_some());
         Self { messages, pieces: Default::default(), excludes }
@@ -51,9 +52,20 @@ impl Batch {
     /// Hands it to one session's outbox.
     pub(crate) fn send(&self, session: &dyn Session, tally: &mut Tally) {
         let form = session.form();
-        if self.excludes && self.messages.iter().any(|one| excluded(one, session)) {
-            for one in self.messages.iter().filter(|one| !excluded(one, session)) {
-                send(session, one.bytes(form), 1, tally);
+        let excludes = self.excludes && self.messages.iter().any(|one| excluded(one, session));
+        if excludes || session.tracks() {
+            for one in &self.messages {
+                if excluded(one, session) {
+                    session.passed_over(one);
+                    continue;
+                }
+                match session.before(one) {
+                    None => send(session, one.bytes(form), 1, tally),
+                    Some(mut bytes) => {
+                        bytes.extend_from_slice(one.bytes(form));
+                        send(session, &bytes.into(), 1, tally);
+                    }
+                }
             }
             return;
         }

@@ -7,23 +7,29 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
-use tidewire_broker::{Broker, Confirmation, Events, Origin};
-use tidewire_protocol::{Channel, Message, Namespaces};
+use tidewire_broker::{Broker, Confirmation, Events, Origin, Query, Reading};
+use tidewire_protocol::{Channel, Cursor, Message, Namespaces, Timestamp};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::inbox::{ChannelKey, Inbox, Op, Ticket};
 use crate::metrics::Metrics;
+use crate::stored::{Action, Start, StoredChannel};
+use crate::window::WindowLimits;
 use crate::wire::Encoded;
 
 /// Enough that two threads seldom meet; each costs an empty map.
 const SHARDS: usize = 64;
+/// The first wait after a read that failed, and the longest.
+const READ_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_READ_BACKOFF: Duration = Duration::from_secs(1);
 
 /// How the hub works.
 #[derive(Debug, Clone)]
@@ -31,8 +37,10 @@ pub struct HubSettings {
     /// How long a channel stays subscribed at the broker after its last subscriber left: page
     /// reloads should not cost two commands.
     pub linger: Duration,
-    /// The namespaces, for counting and for logging messages.
+    /// The namespaces' rules.
     pub namespaces: Arc<Namespaces>,
+    /// What the window of a channel may hold.
+    pub window: WindowLimits,
 }
 
 /// Knows which lanes want which channel.
@@ -45,6 +53,9 @@ pub struct Hub {
     broker: Arc<dyn Broker>,
     settings: HubSettings,
     pub(crate) metrics: Metrics,
+    /// For the reads, which outlast the call that begins them.
+    me: Weak<Self>,
+    runtime: Handle,
 }
 
 #[derive(Default)]
@@ -55,6 +66,7 @@ struct Shard {
 }
 
 struct Entry {
+    channel: Channel,
     key: ChannelKey,
     /// The broker has confirmed it.
     confirmed: bool,
@@ -65,6 +77,8 @@ struct Entry {
     idle_since: Option<Instant>,
     /// It stands in the shard's list of idle channels.
     listed_idle: bool,
+    /// Its window, on a stored channel.
+    stored: Option<Box<StoredChannel>>,
 }
 
 /// A channel with subscribers, as operators see it.
@@ -82,9 +96,10 @@ impl Hub {
         lanes: Box<[Arc<Inbox>]>,
         room: Arc<Notify>,
         settings: HubSettings,
-    ) -> Self {
+    ) -> Arc<Self> {
         let metrics = Metrics::new(settings.namespaces.names());
-        Self {
+        let runtime = Handle::current();
+        Arc::new_cyclic(|me| Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             next_key: AtomicU64::new(0),
@@ -93,21 +108,38 @@ impl Hub {
             broker,
             settings,
             metrics,
-        }
+            me: me.clone(),
+            runtime,
+        })
     }
 
     /// Subscribes for a lane; the lane is told [`Op::Start`] when it holds. Gives the channel's
     /// number.
-    pub(crate) fn subscribe(&self, lane: usize, ticket: Ticket, channel: &Channel) -> ChannelKey {
+    pub(crate) fn subscribe(
+        &self,
+        lane: usize,
+        ticket: Ticket,
+        channel: &Channel,
+        start: Start,
+    ) -> ChannelKey {
         self.metrics.subscriptions.increment(1);
         let mut shard = self.shard(channel.as_str()).lock();
         let entry = match shard.channels.get_mut(channel) {
             Some(entry) => entry,
             None => {
                 let key = ChannelKey(self.next_key.fetch_add(1, Ordering::Relaxed));
+                let rules = self.settings.namespaces.of(channel);
+                let stored = rules
+                    .is_stored()
+                    .then(|| StoredChannel::new(channel.clone(), rules, self.settings.window));
                 let confirmed = self.broker.subscribe(channel) == Confirmation::Now;
                 self.metrics.channels.increment(1);
-                shard.channels.entry(channel.clone()).or_insert(Entry::new(key, confirmed))
+                let entry = Entry::new(channel.clone(), key, stored.map(Box::new));
+                let entry = shard.channels.entry(channel.clone()).or_insert(entry);
+                if confirmed {
+                    self.confirm(channel, entry);
+                }
+                entry
             }
         };
         entry.idle_since = None;
@@ -115,12 +147,100 @@ impl Hub {
             Some((_, count)) => *count += 1,
             None => entry.lanes.push((lane, 1)),
         }
-        if entry.confirmed {
-            self.lanes[lane].push(Op::Start(entry.key, ticket));
-        } else {
-            entry.waiting.insert((lane, ticket));
+        match &mut entry.stored {
+            Some(stored) => {
+                let mut actions = Vec::new();
+                stored.ask(lane, ticket, start, now(), &mut actions);
+                self.perform(channel, entry, actions);
+            }
+            None if entry.confirmed => {
+                self.lanes[lane].push(Op::Start(entry.key, ticket, None));
+            }
+            None => {
+                entry.waiting.insert((lane, ticket));
+            }
         }
         entry.key
+    }
+
+    /// Lets a subscription that has only begun go on from a place.
+    pub(crate) fn go_on(
+        &self,
+        lane: usize,
+        ticket: Ticket,
+        channel: &Channel,
+        key: ChannelKey,
+        from: Cursor,
+    ) {
+        let mut shard = self.shard(channel.as_str()).lock();
+        let Some(entry) = shard.channels.get_mut(channel).filter(|entry| entry.key == key) else {
+            return;
+        };
+        if let Some(stored) = &mut entry.stored {
+            let mut actions = Vec::new();
+            stored.ask(lane, ticket, Start::After(from), now(), &mut actions);
+            self.perform(channel, entry, actions);
+        }
+    }
+
+    fn perform(&self, channel: &Channel, entry: &Entry, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Deliver(message) => {
+                    self.to_lanes(entry, || Op::Deliver(entry.key, message.clone()));
+                }
+                Action::Gap(gap) => self.to_lanes(entry, || Op::Gap(entry.key, Some(gap))),
+                Action::Start(lane, ticket, begin) => {
+                    self.lanes[lane].push(Op::Start(entry.key, ticket, Some(Box::new(begin))));
+                }
+                Action::Read(query, number) => self.read(channel, entry.key, query, number),
+            }
+        }
+    }
+
+    /// Reads in the background, again and again until it succeeds or nobody wants it any more.
+    fn read(&self, channel: &Channel, key: ChannelKey, query: Query, number: u64) {
+        let (me, broker, channel) = (self.me.clone(), self.broker.clone(), channel.clone());
+        let read = async move {
+            let mut failures = 0;
+            loop {
+                let result = broker.read(&channel, query).await;
+                let Some(hub) = me.upgrade() else { return };
+                match result {
+                    Ok(reading) => return hub.has_read(&channel, key, number, &reading),
+                    Err(error) if hub.awaits(&channel, key, number) => {
+                        failures += 1;
+                        if failures == 1 {
+                            tracing::warn!(%channel, %error, "a stored channel is not read yet");
+                        }
+                    }
+                    Err(_) => return,
+                }
+                drop(hub);
+                let most = READ_BACKOFF.saturating_mul(1 << failures.min(5)).min(MAX_READ_BACKOFF);
+                tokio::time::sleep(most.mul_f64(fastrand::f64())).await;
+            }
+        };
+        // It ends with its channel, or with the broker, whose reads then fail and nobody awaits.
+        self.runtime.spawn(read);
+    }
+
+    fn has_read(&self, channel: &Channel, key: ChannelKey, number: u64, reading: &Reading) {
+        let mut shard = self.shard(channel.as_str()).lock();
+        let Some(entry) = shard.channels.get_mut(channel).filter(|entry| entry.key == key) else {
+            return;
+        };
+        if let Some(stored) = &mut entry.stored {
+            let mut actions = Vec::new();
+            stored.has_read(number, reading, now(), &mut actions);
+            self.perform(channel, entry, actions);
+        }
+    }
+
+    fn awaits(&self, channel: &Channel, key: ChannelKey, number: u64) -> bool {
+        let shard = self.shard(channel.as_str()).lock();
+        let entry = shard.channels.get(channel).filter(|entry| entry.key == key);
+        entry.and_then(|entry| entry.stored.as_ref()).is_some_and(|stored| stored.awaits(number))
     }
 
     /// Takes a lane's subscription back.
@@ -139,6 +259,9 @@ impl Hub {
         };
         self.metrics.subscriptions.decrement(1);
         entry.waiting.remove(&(lane, ticket));
+        if let Some(stored) = &mut entry.stored {
+            stored.cancel(lane, ticket);
+        }
         if let Some(at) = entry.lanes.iter().position(|(id, _)| *id == lane) {
             entry.lanes[at].1 -= 1;
             if entry.lanes[at].1 == 0 {
@@ -206,10 +329,15 @@ impl Hub {
     }
 
     /// The broker has confirmed the channel: subscriptions that waited for it begin.
-    fn confirm(&self, entry: &mut Entry) {
+    fn confirm(&self, channel: &Channel, entry: &mut Entry) {
         entry.confirmed = true;
         for (lane, ticket) in std::mem::take(&mut entry.waiting) {
-            self.lanes[lane].push(Op::Start(entry.key, ticket));
+            self.lanes[lane].push(Op::Start(entry.key, ticket, None));
+        }
+        if let Some(stored) = &mut entry.stored {
+            let mut actions = Vec::new();
+            stored.linked(&mut actions);
+            self.perform(channel, entry, actions);
         }
     }
 
@@ -231,11 +359,18 @@ impl Hub {
     }
 }
 
+/// This machine's clock, in ms since 1970.
+fn now() -> u64 {
+    Timestamp::now().as_millis()
+}
+
 impl Entry {
-    fn new(key: ChannelKey, confirmed: bool) -> Self {
+    fn new(channel: Channel, key: ChannelKey, stored: Option<Box<StoredChannel>>) -> Self {
         Self {
+            channel,
             key,
-            confirmed,
+            stored,
+            confirmed: false,
             waiting: HashSet::new(),
             lanes: SmallVec::new(),
             idle_since: None,
@@ -249,7 +384,7 @@ impl Events for Hub {
     fn subscribed(&self, channel: &Channel) {
         let mut shard = self.shard(channel.as_str()).lock();
         if let Some(entry) = shard.channels.get_mut(channel) {
-            self.confirm(entry);
+            self.confirm(channel, entry);
         }
     }
 
@@ -265,8 +400,9 @@ impl Events for Hub {
 
     fn message(&self, channel: &str, message: Message, origin: Origin) {
         self.metrics.received.increment(1);
-        let shard = self.shard(channel).lock();
-        let Some((channel, entry)) = shard.channels.get_key_value(channel) else { return };
+        let mut shard = self.shard(channel).lock();
+        let Some(entry) = shard.channels.get_mut(channel) else { return };
+        let channel = &entry.channel.clone();
         let namespace = self.settings.namespaces.index(channel);
         if origin == Origin::Direct {
             self.metrics.direct[namespace].increment(1);
@@ -274,26 +410,44 @@ impl Events for Hub {
         if self.settings.namespaces.rules(namespace).log {
             self.log(channel, &message);
         }
-        if entry.lanes.is_empty() {
+        let is_stored = message.stored.is_some();
+        let message = Arc::new(Encoded::new(channel.clone(), message));
+        if !is_stored {
+            self.to_lanes(entry, || Op::Deliver(entry.key, message.clone()));
             return;
         }
-        let message = Arc::new(Encoded::new(channel.clone(), message));
-        self.to_lanes(entry, || Op::Deliver(entry.key, message.clone()));
+        // What comes with a place is handled as stored, whatever this node's rules say.
+        let rules = self.settings.namespaces.rules(namespace);
+        let new = || Box::new(StoredChannel::new(channel.clone(), rules, self.settings.window));
+        let mut actions = Vec::new();
+        let stored = entry.stored.get_or_insert_with(|| {
+            let mut stored = new();
+            stored.linked(&mut actions);
+            stored
+        });
+        stored.announced(message, &mut actions);
+        self.perform(channel, entry, actions);
     }
 
     fn broken(&self, channel: &Channel) {
         let mut shard = self.shard(channel.as_str()).lock();
         if let Some(entry) = shard.channels.get_mut(channel) {
             entry.confirmed = false;
+            if let Some(stored) = &mut entry.stored {
+                stored.broken();
+            }
         }
     }
 
     fn gap(&self, channel: &Channel) {
         let mut shard = self.shard(channel.as_str()).lock();
         if let Some(entry) = shard.channels.get_mut(channel) {
-            self.to_lanes(entry, || Op::Gap(entry.key));
-            // Who came while the link was down begins behind the gap, and misses nothing.
-            self.confirm(entry);
+            if entry.stored.is_none() {
+                self.to_lanes(entry, || Op::Gap(entry.key, None));
+            }
+            // Who came while the link was down begins behind the gap, and misses nothing. A stored
+            // channel is read, and tells of a gap only if there is one.
+            self.confirm(channel, entry);
         }
     }
 

@@ -12,6 +12,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::lane::Lane;
+use crate::stored::Begin;
+use crate::window::Gap;
 use crate::wire::Encoded;
 
 /// Messages that may wait for one lane before brokers are asked to wait. A lane that takes this
@@ -27,7 +29,7 @@ pub(crate) struct ChannelKey(pub(crate) u64);
 
 /// A subscription's number in its lane; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Ticket(pub(crate) u64);
+pub struct Ticket(pub u64);
 
 /// Work for a lane's thread.
 pub(crate) type Work = Box<dyn FnOnce(&Rc<Lane>) + Send>;
@@ -36,10 +38,10 @@ pub(crate) type Work = Box<dyn FnOnce(&Rc<Lane>) + Send>;
 pub(crate) enum Op {
     /// Write this to the channel's subscribers.
     Deliver(ChannelKey, Arc<Encoded>),
-    /// This subscription begins here.
-    Start(ChannelKey, Ticket),
-    /// Messages of the channel may be missing before what follows.
-    Gap(ChannelKey),
+    /// This subscription begins here; on a stored channel, like this.
+    Start(ChannelKey, Ticket, Option<Box<Begin>>),
+    /// Messages of the channel may be missing before what follows; on a stored one, these.
+    Gap(ChannelKey, Option<Gap>),
     /// The channel cannot be had: end all its subscriptions.
     Refuse(ChannelKey),
     /// Do this on the lane's thread.

@@ -9,16 +9,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use hashbrown::HashMap;
 use slab::Slab;
-use tidewire_protocol::{Channel, Code, SessionId};
+use tidewire_protocol::{Channel, Code, Cursor, SessionId};
 
 use crate::fanout::{Batch, Tally};
 use crate::hub::Hub;
 use crate::inbox::{ChannelKey, Inbox, Op, Ticket};
 use crate::lanes::SessionCount;
 use crate::outbox::Outbox;
+use crate::stored::{Begin, Start};
 use crate::sweep::Beat;
+use crate::window::Gap;
 use crate::wire::{Encoded, Form, Transport};
 
 /// Sockets written to before others get the thread: some 2 ms.
@@ -46,12 +49,26 @@ pub trait Session {
     fn form(&self) -> Form;
     /// Where they go.
     fn outbox(&self) -> &Outbox;
-    /// The subscription holds; what is sent from now on follows.
-    fn subscribed(&self, channel: &Channel);
+    /// The subscription holds; what is sent from now on follows. On a stored channel with how it
+    /// begins, whose backlog the lane sends.
+    fn subscribed(&self, channel: &Channel, begin: Option<&Begin>);
     /// The subscription is at an end, or never began. The lane has forgotten it.
     fn refused(&self, channel: &Channel, code: Code);
-    /// Messages may be missing here.
-    fn gap(&self, channel: &Channel);
+    /// Messages may be missing here; on a stored channel, those between two places.
+    fn gap(&self, channel: &Channel, gap: Option<&Gap>);
+    /// The backlog did not fit into the outbox: the session goes on from this place with
+    /// [`Lane::go_on`] once that is empty.
+    fn is_behind(&self, channel: &Channel, place: Cursor);
+    /// Whether it follows the place of each message that it is sent.
+    fn tracks(&self) -> bool {
+        false
+    }
+    /// A message is about to be sent to a session that tracks: what goes before it.
+    fn before(&self, _message: &Encoded) -> Option<BytesMut> {
+        None
+    }
+    /// A message that is not for it was left out.
+    fn passed_over(&self, message: &Encoded);
     /// The sweep passes by.
     fn beat(&self, beat: Beat);
     /// The node stops: come back in so many milliseconds. The session is ended then by
@@ -105,8 +122,10 @@ struct LaneChannel {
 struct Member {
     session: Rc<dyn Session>,
     ticket: Ticket,
-    /// The subscription has begun.
+    /// What is published is written to it.
     active: bool,
+    /// It was told that it is subscribed.
+    told: bool,
 }
 
 struct Pending {
@@ -178,21 +197,30 @@ impl Lane {
         &self,
         session: Rc<dyn Session>,
         channel: &Channel,
+        start: Start,
         patience: Option<Duration>,
     ) -> Subscription {
         let ticket = Ticket(self.next_ticket.get());
         self.next_ticket.set(ticket.0 + 1);
-        let key = self.hub.subscribe(self.id, ticket, channel);
+        let key = self.hub.subscribe(self.id, ticket, channel, start);
         let mut channels = self.channels.borrow_mut();
         let here = channels.entry(key).or_insert_with(|| LaneChannel {
             channel: channel.clone(),
             members: Slab::new(),
             turn: Vec::new(),
         });
-        let member = here.members.insert(Member { session, ticket, active: false });
+        let member = here.members.insert(Member { session, ticket, active: false, told: false });
         let deadline = patience.map(|patience| Instant::now() + patience);
         self.pending.borrow_mut().insert(ticket, Pending { key, member, deadline });
         Subscription { channel: channel.clone(), key, member, ticket }
+    }
+
+    /// Lets a subscription that is behind go on from a place.
+    pub fn go_on(&self, subscription: &Subscription, from: Cursor) {
+        let Subscription { channel, key, member, ticket } = subscription;
+        let pending = Pending { key: *key, member: *member, deadline: None };
+        self.pending.borrow_mut().insert(*ticket, pending);
+        self.hub.go_on(self.id, *ticket, channel, *key, from);
     }
 
     /// Ends a subscription; nothing of the channel follows.
@@ -245,13 +273,13 @@ impl Lane {
             for op in ops.drain(..) {
                 match op {
                     Op::Deliver(key, message) => self.note(key, message, &mut touched),
-                    Op::Start(key, ticket) => {
+                    Op::Start(key, ticket, begin) => {
                         self.deliver(key).await;
-                        self.start(key, ticket);
+                        self.start(key, ticket, begin);
                     }
-                    Op::Gap(key) => {
+                    Op::Gap(key, gap) => {
                         self.deliver(key).await;
-                        self.gap(key).await;
+                        self.gap(key, gap).await;
                     }
                     Op::Refuse(key) => self.refuse(key),
                     Op::Run(work) => work(&self),
@@ -291,15 +319,20 @@ impl Lane {
 
     fn account(&self, batch: &Batch, tally: &Tally, began: Instant) {
         let metrics = &self.hub.metrics;
+        self.count_out(tally);
+        metrics.fanout.record(began.elapsed());
+        for one in batch.messages() {
+            metrics.delivery.record(one.message.timestamp.elapsed());
+        }
+    }
+
+    fn count_out(&self, tally: &Tally) {
+        let metrics = &self.hub.metrics;
         for transport in Transport::ALL {
             if tally.messages[transport as usize] > 0 {
                 metrics.messages_out.of(transport).increment(tally.messages[transport as usize]);
                 metrics.bytes_out.of(transport).increment(tally.bytes[transport as usize]);
             }
-        }
-        metrics.fanout.record(began.elapsed());
-        for one in batch.messages() {
-            metrics.delivery.record(one.message.timestamp.elapsed());
         }
     }
 
@@ -327,21 +360,56 @@ impl Lane {
         }
     }
 
-    fn start(&self, key: ChannelKey, ticket: Ticket) {
+    fn start(&self, key: ChannelKey, ticket: Ticket, begin: Option<Box<Begin>>) {
         let Some(pending) = self.pending.borrow_mut().remove(&ticket) else { return };
         let mut channels = self.channels.borrow_mut();
         let Some(here) = channels.get_mut(&key) else { return };
         let Some(member) = here.members.get_mut(pending.member) else { return };
-        member.active = true;
+        let told = std::mem::replace(&mut member.told, true);
         let (session, channel) = (member.session.clone(), here.channel.clone());
         drop(channels);
-        session.subscribed(&channel);
+        if !told {
+            session.subscribed(&channel, begin.as_deref());
+        } else if let Some(gap) = begin.as_ref().and_then(|begin| begin.gap.as_ref()) {
+            session.gap(&channel, Some(gap));
+        }
+        let Some(begin) = begin else { return self.activate(key, pending.member) };
+        match self.send_backlog(&session, &begin) {
+            None => self.activate(key, pending.member),
+            Some(place) => session.is_behind(&channel, place),
+        }
     }
 
-    async fn gap(&self, key: ChannelKey) {
+    fn activate(&self, key: ChannelKey, member: usize) {
+        let mut channels = self.channels.borrow_mut();
+        if let Some(member) = channels.get_mut(&key).and_then(|here| here.members.get_mut(member)) {
+            member.active = true;
+        }
+    }
+
+    /// Sends as much of a backlog as the outbox has room for, at least one message; gives the
+    /// place that was reached, if there is more.
+    fn send_backlog(&self, session: &Rc<dyn Session>, begin: &Begin) -> Option<Cursor> {
+        let (bytes, messages) = session.outbox().room();
+        let mut size = 0;
+        let fits = begin.backlog.iter().take(messages).take_while(|message| {
+            size += message.message.payload.len() + 256;
+            size <= bytes
+        });
+        let (now, later) = begin.backlog.split_at(fits.count().max(1).min(begin.backlog.len()));
+        if !now.is_empty() {
+            let mut tally = Tally::default();
+            let batch = Batch::new(now.to_vec());
+            batch.send(&**session, &mut tally);
+            self.count_out(&tally);
+        }
+        later.first().and_then(|_| now.last()).and_then(|last| last.cursor())
+    }
+
+    async fn gap(&self, key: ChannelKey, gap: Option<Gap>) {
         let channel = self.channels.borrow().get(&key).map(|here| here.channel.clone());
         if let Some(channel) = channel {
-            self.for_members(key, |session| session.gap(&channel)).await;
+            self.for_members(key, |session| session.gap(&channel, gap.as_ref())).await;
         }
     }
 

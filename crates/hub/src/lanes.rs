@@ -68,7 +68,7 @@ impl Lanes {
         let inboxes: Box<[_]> =
             (0..count.max(1)).map(|_| Arc::new(Inbox::new(room.clone()))).collect();
         let handles = inboxes.iter().cloned().map(LaneHandle).collect();
-        let hub = Arc::new(Hub::new(broker, inboxes.clone(), room, hub));
+        let hub = Hub::new(broker, inboxes.clone(), room, hub);
         let sessions = Arc::<SessionCount>::default();
         let mut threads = Vec::new();
         for (id, inbox) in inboxes.iter().enumerate() {

@@ -12,12 +12,17 @@ mod lane;
 mod lanes;
 mod metrics;
 mod outbox;
+mod stored;
 mod sweep;
+mod window;
 mod wire;
 
 pub use hub::{Hub, HubSettings, Listed};
+pub use inbox::Ticket;
 pub use lane::{Lane, LaneSettings, Session, SessionSlot, Subscription};
 pub use lanes::{LaneHandle, Lanes};
 pub use outbox::{Failure, Outbox, OutboxLimits, Progress, Sink};
+pub use stored::{Action, Begin, Start, StoredChannel};
 pub use sweep::Beat;
+pub use window::{Gap, Offered, Repaired, Window, WindowLimits};
 pub use wire::{Encoded, Form, Transport};

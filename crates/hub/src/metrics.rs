@@ -22,7 +22,7 @@ pub(crate) struct Metrics {
 
 /// One counter for each transport.
 #[derive(Clone)]
-pub(crate) struct PerTransport([Counter; 2]);
+pub(crate) struct PerTransport([Counter; 3]);
 
 impl PerTransport {
     fn new(name: &'static str) -> Self {

@@ -264,6 +264,17 @@ impl Outbox {
         Progress { waiting: self.queue.borrow().bytes, written: self.written.get() }
     }
 
+    /// How many bytes and messages may be sent to a client that catches up: half of what may
+    /// wait, so that what is published meanwhile has room.
+    pub fn room(&self) -> (usize, usize) {
+        let queue = self.queue.borrow();
+        let limits = self.limits;
+        (
+            (limits.bytes / 2).saturating_sub(queue.bytes),
+            (limits.messages / 2).saturating_sub(queue.messages),
+        )
+    }
+
     /// Wakes the session's task.
     pub fn wake(&self) {
         if let Some(waker) = self.waker.take() {

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use tidewire_protocol::sse::{self, Style};
-use tidewire_protocol::{Channel, Message};
+use tidewire_protocol::{Channel, Cursor, Message, StreamToken};
 use tidewire_websocket as websocket;
 
 /// The bytes that a session's transport wants.
@@ -12,22 +12,26 @@ use tidewire_websocket as websocket;
 pub enum Form {
     /// WebSocket text frames of the subprotocol `tidewire.json`.
     WebSocketJson,
-    /// Server-Sent Events.
+    /// Server-Sent Events, without ids: the stream has none, or writes its own.
     Sse(Style),
+    /// Server-Sent Events of a stream with one stored channel, whose id all its clients share.
+    SseWithId(Style),
+    /// The bare `message` frame, for who collects them.
+    Json,
 }
 
 impl Form {
     /// How many forms there are.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 8;
 
     /// A number below [`Form::COUNT`].
     #[must_use]
     pub const fn index(self) -> usize {
         match self {
             Self::WebSocketJson => 0,
-            Self::Sse(Style::Payload) => 1,
-            Self::Sse(Style::Text) => 2,
-            Self::Sse(Style::Envelope) => 3,
+            Self::Sse(style) => 1 + style as usize,
+            Self::SseWithId(style) => 4 + style as usize,
+            Self::Json => 7,
         }
     }
 
@@ -36,7 +40,8 @@ impl Form {
     pub const fn transport(self) -> Transport {
         match self {
             Self::WebSocketJson => Transport::WebSocket,
-            Self::Sse(_) => Transport::Sse,
+            Self::Sse(_) | Self::SseWithId(_) => Transport::Sse,
+            Self::Json => Transport::Poll,
         }
     }
 }
@@ -48,11 +53,13 @@ pub enum Transport {
     WebSocket,
     /// An event stream.
     Sse,
+    /// A request that waits for messages.
+    Poll,
 }
 
 impl Transport {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::WebSocket, Self::Sse];
+    pub const ALL: [Self; 3] = [Self::WebSocket, Self::Sse, Self::Poll];
 
     /// Its name in metrics.
     #[must_use]
@@ -60,6 +67,7 @@ impl Transport {
         match self {
             Self::WebSocket => "websocket",
             Self::Sse => "sse",
+            Self::Poll => "poll",
         }
     }
 }
@@ -91,11 +99,28 @@ impl Encoded {
                     self.message.write_json(&self.channel, out);
                 },
             ),
-            Form::Sse(style) => {
+            Form::Sse(style) => self.event(style, false),
+            Form::SseWithId(style) => self.event(style, true),
+            Form::Json => {
                 let mut out = Vec::with_capacity(self.message.payload.len() + 256);
-                sse::write_message(&self.message, &self.channel, style, &mut out);
+                self.message.write_json(&self.channel, &mut out);
                 out.into()
             }
         })
+    }
+
+    /// The place after it, if it was stored.
+    #[must_use]
+    pub fn cursor(&self) -> Option<Cursor> {
+        self.message.cursor(&self.channel)
+    }
+
+    fn event(&self, style: Style, with_id: bool) -> Bytes {
+        let mut out = Vec::with_capacity(self.message.payload.len() + 256);
+        if let Some(cursor) = self.cursor().filter(|_| with_id) {
+            sse::write_id(&StreamToken::of(cursor), &mut out);
+        }
+        sse::write_message(&self.message, &self.channel, style, &mut out);
+        out.into()
     }
 }

@@ -28,6 +28,17 @@ pub enum Request {
     Subscribe {
         /// Where.
         channel: Channel,
+        /// From which place on, as it was written.
+        cursor: Option<Box<str>>,
+        /// How far back to begin, if from no place.
+        rewind: Option<Rewind>,
+    },
+    /// Show me what is kept.
+    History {
+        /// Where.
+        channel: Channel,
+        /// Which part of it.
+        page: Page,
     },
     /// No longer.
     Unsubscribe {
@@ -45,6 +56,70 @@ pub enum Request {
     },
     /// Are you there?
     Ping,
+}
+
+/// The most messages that may be asked for from the past at once.
+pub const MAX_REWIND: usize = 1_000;
+
+/// How far back a new subscriber begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rewind {
+    /// With the last so many messages, at most [`MAX_REWIND`].
+    Last(usize),
+    /// With those not older than this time, in ms since 1970.
+    Since(u64),
+}
+
+impl Rewind {
+    /// Reads what was asked for: a number of messages, a duration (`10m`) or an RFC 3339 time.
+    ///
+    /// # Errors
+    /// Says what is allowed.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "'rewind' must be a number from 1 to {MAX_REWIND}, a duration like 10m, or a time \
+                 like 2026-01-31T12:00:00Z"
+            )
+        };
+        if text.bytes().all(|byte| byte.is_ascii_digit()) {
+            let count = text.parse().ok().filter(|count| (1..=MAX_REWIND).contains(count));
+            return count.map(Self::Last).ok_or_else(wrong);
+        }
+        if let Ok(time) = humantime::parse_rfc3339(text) {
+            let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            return Ok(Self::Since(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)));
+        }
+        let back = humantime::parse_duration(text).map_err(|_| wrong())?;
+        let back = u64::try_from(back.as_millis()).unwrap_or(u64::MAX);
+        Ok(Self::Since(crate::Timestamp::now().as_millis().saturating_sub(back)))
+    }
+}
+
+/// A part of a channel's history: what lies between two places, both exclusive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// After this place, as it was written.
+    pub since: Option<Box<str>>,
+    /// Before this place, as it was written. With it alone, the last ones before it.
+    pub before: Option<Box<str>>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+impl Page {
+    /// The limit where none is given.
+    pub const DEFAULT_LIMIT: usize = 100;
+
+    /// Checks a limit.
+    ///
+    /// # Errors
+    /// Says what is allowed.
+    pub fn limit(text: Option<&str>) -> Result<usize, String> {
+        let Some(text) = text else { return Ok(Self::DEFAULT_LIMIT) };
+        let limit = text.parse().ok().filter(|limit| (1..=MAX_REWIND).contains(limit));
+        limit.ok_or_else(|| format!("'limit' must be a number from 1 to {MAX_REWIND}"))
+    }
 }
 
 /// The client's own name for a frame, a string or a number, kept as it was written.
@@ -134,6 +209,7 @@ fn request(mut fields: Fields<'_>) -> Result<Request, Refusal> {
             Ok(Request::Unsubscribe { channel })
         }
         Some("publish") => publish(fields),
+        Some("history") => history(fields),
         Some("ping") => {
             fields.finish("type, id").map_err(bad)?;
             Ok(Request::Ping)
@@ -141,7 +217,7 @@ fn request(mut fields: Fields<'_>) -> Result<Request, Refusal> {
         Some(other) => {
             let shown: String = other.chars().take(64).collect();
             Err(bad(format!(
-                "unknown type '{}'; allowed: subscribe, unsubscribe, publish, ping",
+                "unknown type '{}'; allowed: subscribe, unsubscribe, publish, history, ping",
                 shown.escape_debug()
             )))
         }
@@ -151,12 +227,29 @@ fn request(mut fields: Fields<'_>) -> Result<Request, Refusal> {
 
 fn subscribe(mut fields: Fields<'_>) -> Result<Request, Refusal> {
     let channel = channel(&mut fields)?;
-    if fields.has("cursor") || fields.has("rewind") {
-        let message = format!("'{channel}' is a live channel: it keeps no messages to go on from");
-        return Err((Code::NoHistory, message));
+    let cursor = fields.take_string("cursor").map_err(bad)?.map(Into::into);
+    let rewind = match fields.take("rewind").map(RawValue::get) {
+        None | Some("null") => None,
+        Some(raw) => {
+            // A number stands bare, the others are strings.
+            let text = serde_json::from_str(raw).unwrap_or_else(|_| raw.to_owned());
+            Some(Rewind::parse(&text).map_err(bad)?)
+        }
+    };
+    if cursor.is_some() && rewind.is_some() {
+        return Err(bad("give either 'cursor' or 'rewind'"));
     }
-    fields.finish("type, id, channel").map_err(bad)?;
-    Ok(Request::Subscribe { channel })
+    fields.finish("type, id, channel, cursor, rewind").map_err(bad)?;
+    Ok(Request::Subscribe { channel, cursor, rewind })
+}
+
+fn history(mut fields: Fields<'_>) -> Result<Request, Refusal> {
+    let channel = channel(&mut fields)?;
+    let since = fields.take_string("since").map_err(bad)?.map(Into::into);
+    let before = fields.take_string("before").map_err(bad)?.map(Into::into);
+    let limit = Page::limit(fields.take("limit").map(RawValue::get)).map_err(bad)?;
+    fields.finish("type, id, channel, since, before, limit").map_err(bad)?;
+    Ok(Request::History { channel, page: Page { since, before, limit } })
 }
 
 fn publish(mut fields: Fields<'_>) -> Result<Request, Refusal> {
@@ -195,7 +288,24 @@ mod tests {
     fn frames_of_the_protocol() {
         let frame = parse(r#"{"type":"subscribe","id":1,"channel":"room:42"}"#);
         assert_eq!(frame.id.unwrap().as_json(), "1");
-        assert_eq!(frame.request, Request::Subscribe { channel: channel("room:42") });
+        let subscribe = |cursor: Option<&str>, rewind| {
+            let cursor = cursor.map(Into::into);
+            Request::Subscribe { channel: channel("room:42"), cursor, rewind }
+        };
+        assert_eq!(frame.request, subscribe(None, None));
+        let frame = parse(r#"{"type":"subscribe","channel":"room:42","cursor":"1-0.x"}"#);
+        assert_eq!(frame.request, subscribe(Some("1-0.x"), None));
+        for (text, rewind) in [
+            ("3", Rewind::Last(3)),
+            ("\"3\"", Rewind::Last(3)),
+            ("\"1970-01-01T00:00:01Z\"", Rewind::Since(1_000)),
+        ] {
+            let frame = format!(r#"{{"type":"subscribe","channel":"room:42","rewind":{text}}}"#);
+            assert_eq!(parse(&frame).request, subscribe(None, Some(rewind)));
+        }
+        let frame = parse(r#"{"type":"history","channel":"room:42","before":"x","limit":7}"#);
+        let page = Page { since: None, before: Some("x".into()), limit: 7 };
+        assert_eq!(frame.request, Request::History { channel: channel("room:42"), page });
         let frame = parse(r#"{"id":"a\"b","type":"unsubscribe","channel":"a"}"#);
         assert_eq!(frame.id.unwrap().as_json(), r#""a\"b""#);
         assert_eq!(frame.request, Request::Unsubscribe { channel: channel("a") });
@@ -243,7 +353,28 @@ mod tests {
                 "white space",
             ),
             (r#"{"type":"subscribe","id":2,"chanel":"a"}"#, Code::BadFrame, Some("2"), "missing"),
-            (r#"{"type":"subscribe","channel":"a","cursor":"1"}"#, Code::NoHistory, None, "live"),
+            (r#"{"type":"subscribe","channel":"a","rewind":0}"#, Code::BadFrame, None, "'rewind'"),
+            (
+                r#"{"type":"subscribe","channel":"a","rewind":1000000}"#,
+                Code::BadFrame,
+                None,
+                "'rewind'",
+            ),
+            (r#"{"type":"subscribe","channel":"a","rewind":-1}"#, Code::BadFrame, None, "'rewind'"),
+            (
+                r#"{"type":"subscribe","channel":"a","rewind":"-1m"}"#,
+                Code::BadFrame,
+                None,
+                "'rewind'",
+            ),
+            (
+                r#"{"type":"subscribe","channel":"a","rewind":1,"cursor":"x"}"#,
+                Code::BadFrame,
+                None,
+                "either",
+            ),
+            (r#"{"type":"history","channel":"a","limit":0}"#, Code::BadFrame, None, "'limit'"),
+            (r#"{"type":"history","channel":"a","limit":1001}"#, Code::BadFrame, None, "'limit'"),
             (r#"{"type":"subscribe","channel":"a","since":"1"}"#, Code::BadFrame, None, "'since'"),
             (r#"{"type":"publish","id":3,"channel":"a"}"#, Code::BadFrame, Some("3"), "'payload'"),
             (

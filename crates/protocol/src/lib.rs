@@ -16,6 +16,7 @@ mod place;
 mod reply;
 mod session;
 pub mod sse;
+mod token;
 
 pub use body::{BatchItem, BodyError, MAX_BATCH, Publication, batch, plain, request};
 pub use channel::{Channel, ChannelError, MAX_CHANNEL_BYTES};
@@ -25,12 +26,15 @@ pub use envelope::{
     encode as encode_envelope, is_stored,
 };
 pub use fields::MAX_NESTING;
-pub use frame::{ClientFrame, FrameError, FrameId, MAX_FRAME_ID_BYTES, Request};
+pub use frame::{
+    ClientFrame, FrameError, FrameId, MAX_FRAME_ID_BYTES, MAX_REWIND, Page, Request, Rewind,
+};
 pub use message::{
     DEFAULT_EVENT, Event, EventError, MAX_EVENT_BYTES, MAX_MESSAGE_ID_BYTES, Message, MessageId,
     MessageIdError, Payload, Sender, Timestamp,
 };
 pub use namespace::{NamespaceRules, Namespaces};
 pub use place::{Cursor, CursorError, EntryId, Incarnation, MAX_CURSOR_BYTES, Stored};
-pub use reply::{Reply, Welcomed};
+pub use reply::{Acked, Reply, WelcomeChannel, Welcomed, write_page};
 pub use session::SessionId;
+pub use token::StreamToken;

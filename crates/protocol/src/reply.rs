@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::{Channel, Code, FrameId, Message, MessageId, Payload, SessionId};
+use crate::{Channel, Code, Cursor, FrameId, Message, MessageId, Payload, SessionId};
 
 /// A frame of the server that concerns one session. (Messages, which concern many, are written by
 /// [`Message::write_json`].)
@@ -17,8 +17,8 @@ pub enum Reply<'a> {
     Ack {
         /// The client's name for its frame.
         id: Option<&'a FrameId>,
-        /// The identity of the message, if the frame was a publish.
-        message_id: Option<&'a MessageId>,
+        /// What was done.
+        acked: Acked<'a>,
     },
     /// A frame of the client is refused.
     Error {
@@ -40,6 +40,17 @@ pub enum Reply<'a> {
     Gap {
         /// Where.
         channel: &'a Channel,
+        /// The last place before, on a stored channel.
+        after: Option<Cursor>,
+        /// The place from which it goes on.
+        cursor: Option<Cursor>,
+    },
+    /// The place moved, although nothing visible happened.
+    Position {
+        /// Where.
+        channel: &'a Channel,
+        /// The place.
+        cursor: Cursor,
     },
     /// The session is not subscribed here (any more), and did not ask for that.
     Unsubscribed {
@@ -63,7 +74,33 @@ pub struct Welcomed<'a> {
     /// Seconds between the server's heartbeats.
     pub heartbeat: u64,
     /// The channels of the URL that are subscribed now.
-    pub channels: &'a [Channel],
+    pub channels: &'a [WelcomeChannel],
+}
+
+/// A channel that `welcome` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WelcomeChannel {
+    /// Its name.
+    pub channel: Channel,
+    /// The place before the first message that follows, on a stored channel.
+    pub cursor: Option<Cursor>,
+    /// Whether it goes on from the place that was asked for.
+    pub recovered: Option<bool>,
+}
+
+/// What an `ack` tells.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Acked<'a> {
+    /// The identity of the message, of a publish.
+    pub message_id: Option<&'a MessageId>,
+    /// The place, on a stored channel.
+    pub cursor: Option<Cursor>,
+    /// The message was published before.
+    pub duplicate: bool,
+    /// Whether a subscription goes on from the place that was asked for.
+    pub recovered: Option<bool>,
+    /// Messages, of `history`, with the cursor of the next page.
+    pub page: Option<(&'a Channel, &'a [Message], Option<Cursor>)>,
 }
 
 impl Reply<'_> {
@@ -74,13 +111,10 @@ impl Reply<'_> {
                 out.extend_from_slice(br#"{"type":"welcome","#);
                 welcomed.write_members(out);
             }
-            Self::Ack { id, message_id } => {
+            Self::Ack { id, acked } => {
                 out.extend_from_slice(br#"{"type":"ack""#);
                 write_id(*id, out);
-                if let Some(message_id) = message_id {
-                    out.extend_from_slice(br#","messageId":"#);
-                    write_string(message_id.as_str(), out);
-                }
+                acked.write_members(out);
                 out.push(b'}');
             }
             Self::Error { id, code, message, retry } => {
@@ -101,9 +135,17 @@ impl Reply<'_> {
                 write_id(*id, out);
                 out.push(b'}');
             }
-            Self::Gap { channel } => {
+            Self::Gap { channel, after, cursor } => {
                 out.extend_from_slice(br#"{"type":"gap","#);
                 write_channel(channel, out);
+                write_cursor(br#","after":""#, *after, out);
+                write_cursor(br#","cursor":""#, *cursor, out);
+                out.push(b'}');
+            }
+            Self::Position { channel, cursor } => {
+                out.extend_from_slice(br#"{"type":"position","#);
+                write_channel(channel, out);
+                write_cursor(br#","cursor":""#, Some(*cursor), out);
                 out.push(b'}');
             }
             Self::Unsubscribed { channel, code } => {
@@ -127,9 +169,11 @@ impl Reply<'_> {
                 welcomed.write_members(out);
                 "tidewire:welcome"
             }
-            Self::Gap { channel } => {
+            Self::Gap { channel, after, cursor } => {
                 start(out);
                 write_channel(channel, out);
+                write_cursor(br#","after":""#, *after, out);
+                write_cursor(br#","cursor":""#, *cursor, out);
                 out.push(b'}');
                 "tidewire:gap"
             }
@@ -143,7 +187,9 @@ impl Reply<'_> {
                 write_shutdown(*reconnect, out);
                 "tidewire:shutdown"
             }
-            Self::Ack { .. } | Self::Error { .. } | Self::Pong { .. } => return None,
+            Self::Ack { .. } | Self::Error { .. } | Self::Pong { .. } | Self::Position { .. } => {
+                return None;
+            }
         })
     }
 }
@@ -157,14 +203,58 @@ impl Welcomed<'_> {
         out.extend_from_slice(br#","channels":["#);
         for (i, channel) in self.channels.iter().enumerate() {
             out.extend_from_slice(if i == 0 { b"{" } else { b",{" });
-            write_channel(channel, out);
+            write_channel(&channel.channel, out);
+            write_cursor(br#","cursor":""#, channel.cursor, out);
+            write_recovered(channel.recovered, out);
             out.push(b'}');
         }
         out.extend_from_slice(b"]}");
     }
 }
 
+impl Acked<'_> {
+    fn write_members(&self, out: &mut Vec<u8>) {
+        if let Some(message_id) = self.message_id {
+            out.extend_from_slice(br#","messageId":"#);
+            write_string(message_id.as_str(), out);
+        }
+        write_cursor(br#","cursor":""#, self.cursor, out);
+        if self.duplicate {
+            out.extend_from_slice(br#","duplicate":true"#);
+        }
+        write_recovered(self.recovered, out);
+        if let Some((channel, messages, next)) = self.page {
+            out.push(b',');
+            write_page(channel, messages, next, out);
+        }
+    }
+}
+
+/// Writes the members of a page of history: `"messages":[…]` and `"next"`, if there is one.
+pub fn write_page(
+    channel: &Channel,
+    messages: &[Message],
+    next: Option<Cursor>,
+    out: &mut Vec<u8>,
+) {
+    out.extend_from_slice(br#""messages":["#);
+    for (n, message) in messages.iter().enumerate() {
+        if n > 0 {
+            out.push(b',');
+        }
+        message.write_json(channel, out);
+    }
+    out.push(b']');
+    write_cursor(br#","next":""#, next, out);
+}
+
 impl Message {
+    /// Its place, if it was stored.
+    #[must_use]
+    pub fn cursor(&self, channel: &Channel) -> Option<Cursor> {
+        self.stored.map(|stored| Cursor::new(channel, stored.incarnation, stored.id))
+    }
+
     /// Writes the `message` frame as one JSON object. Bytes become base64 with `encoding`.
     pub fn write_json(&self, channel: &Channel, out: &mut Vec<u8>) {
         out.extend_from_slice(br#"{"type":"message","#);
@@ -183,6 +273,7 @@ impl Message {
             out.extend_from_slice(br#","messageId":"#);
             write_string(message_id.as_str(), out);
         }
+        write_cursor(br#","cursor":""#, self.cursor(channel), out);
         if let Some(from) = &self.from {
             out.extend_from_slice(br#","from":{"#);
             if let Some(user) = &from.user {
@@ -214,6 +305,23 @@ fn write_id(id: Option<&FrameId>, out: &mut Vec<u8>) {
     if let Some(id) = id {
         out.extend_from_slice(br#","id":"#);
         out.extend_from_slice(id.as_json().as_bytes());
+    }
+}
+
+/// Writes a member that begins like this, if there is a cursor.
+fn write_cursor(begin: &[u8], cursor: Option<Cursor>, out: &mut Vec<u8>) {
+    if let Some(cursor) = cursor {
+        out.extend_from_slice(begin);
+        write_display(cursor, out);
+        out.push(b'"');
+    }
+}
+
+fn write_recovered(recovered: Option<bool>, out: &mut Vec<u8>) {
+    match recovered {
+        Some(true) => out.extend_from_slice(br#","recovered":true"#),
+        Some(false) => out.extend_from_slice(br#","recovered":false"#),
+        None => {}
     }
 }
 
@@ -274,7 +382,7 @@ mod tests {
         let channel = Channel::new("a\"b").unwrap();
         let session = SessionId::from_bytes([0; 16]);
         let id = ClientFrame::parse_json(r#"{"type":"ping","id":"q\"1"}"#).unwrap().id;
-        let channels = [channel.clone()];
+        let channels = [WelcomeChannel { channel: channel.clone(), cursor: None, recovered: None }];
         let welcome = Reply::Welcome(Welcomed { session, heartbeat: 25, channels: &channels });
         assert_eq!(
             value(&welcome),
@@ -283,19 +391,36 @@ mod tests {
         );
         let message_id = MessageId::new("m").unwrap();
         assert_eq!(
-            value(&Reply::Ack { id: id.as_ref(), message_id: Some(&message_id) }),
+            value(&Reply::Ack {
+                id: id.as_ref(),
+                acked: Acked { message_id: Some(&message_id), ..Acked::default() },
+            }),
             json!({"type": "ack", "id": "q\"1", "messageId": "m"})
         );
-        assert_eq!(value(&Reply::Ack { id: None, message_id: None }), json!({"type": "ack"}));
+        assert_eq!(
+            value(&Reply::Ack { id: None, acked: Acked::default() }),
+            json!({"type": "ack"})
+        );
         let error = Reply::Error { id: None, code: Code::TooFast, message: "x", retry: Some(5) };
         assert_eq!(
             value(&error),
             json!({"type": "error", "code": "too_fast", "message": "x", "retry": 5})
         );
         assert_eq!(value(&Reply::Pong { id: id.as_ref() }), json!({"type": "pong", "id": "q\"1"}));
+        let gap = Reply::Gap { channel: &channel, after: None, cursor: None };
+        assert_eq!(value(&gap), json!({"type": "gap", "channel": "a\"b"}));
+        let entry = crate::EntryId { ms: 7, seq: 1 };
+        let cursor = Cursor::new(&channel, crate::Incarnation::new(1), entry);
+        let text = cursor.to_string();
+        let gap = Reply::Gap { channel: &channel, after: Some(cursor), cursor: Some(cursor) };
         assert_eq!(
-            value(&Reply::Gap { channel: &channel }),
-            json!({"type": "gap", "channel": "a\"b"})
+            value(&gap),
+            json!({"type": "gap", "channel": "a\"b", "after": text, "cursor": text})
+        );
+        let acked = Acked { cursor: Some(cursor), recovered: Some(false), ..Acked::default() };
+        assert_eq!(
+            value(&Reply::Ack { id: None, acked }),
+            json!({"type": "ack", "cursor": text, "recovered": false})
         );
         assert_eq!(
             value(&Reply::Unsubscribed { channel: &channel, code: Code::Unavailable }),

@@ -2,7 +2,7 @@
 //! section 9.2.6).
 
 use crate::reply::write_payload;
-use crate::{Channel, Message, Payload, Reply};
+use crate::{Channel, Message, Payload, Reply, StreamToken};
 
 /// How a stream wants its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,6 +17,11 @@ pub enum Style {
 
 /// A heartbeat: a comment, which no client shows to anyone.
 pub const HEARTBEAT: &[u8] = b":\n\n";
+
+/// Writes the line that sets a client's last id.
+pub fn write_id(token: &StreamToken, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("id: {token}\n").as_bytes());
+}
 
 /// Writes a message as one event.
 pub fn write_message(message: &Message, channel: &Channel, style: Style, out: &mut Vec<u8>) {
@@ -154,7 +159,10 @@ mod tests {
     #[test]
     fn control_events_have_the_frames_members() {
         let mut out = Vec::new();
-        write_control(&Reply::Gap { channel: &Channel::new("c").unwrap() }, &mut out);
+        write_control(
+            &Reply::Gap { channel: &Channel::new("c").unwrap(), after: None, cursor: None },
+            &mut out,
+        );
         write_control(&Reply::Pong { id: None }, &mut out);
         write_control(&Reply::Shutdown { reconnect: 7 }, &mut out);
         write_retry(1500, &mut out);

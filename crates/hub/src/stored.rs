@@ -1,0 +1,338 @@
+//! A stored channel on this node: its window, the reads that keep it whole, and those who wait.
+//!
+//! Pure, like the window: each call says what happened and notes in [`Action`]s what is to be done.
+//! The hub calls it under the channel's lock, so that the actions of one channel are in order. At
+//! most one read is under way for a channel, whatever the number of clients that wait for it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidewire_broker::{Query, Reading, Verdict};
+use tidewire_protocol::{Channel, Cursor, EntryId, Message, NamespaceRules};
+
+use crate::inbox::Ticket;
+use crate::window::{Gap, Offered, Window, WindowLimits};
+use crate::wire::Encoded;
+
+/// Messages that wait for a read before they are left to the next one.
+const MAX_HELD: usize = 4_096;
+/// Redis trims by whole nodes of its tree, of 100 entries by default: so many more may be kept.
+const TRIM_SLACK: usize = 200;
+
+/// Where a subscription begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With what is published from now on.
+    Present,
+    /// After this place.
+    After(Cursor),
+    /// With the last so many messages.
+    Last(usize),
+    /// With those not older than this, in ms since 1970.
+    Since(u64),
+}
+
+/// How a subscription begins.
+#[derive(Debug)]
+pub struct Begin {
+    /// The place before the first message that follows.
+    pub place: Cursor,
+    /// Whether it went on from the place that was asked for, if one was.
+    pub recovered: Option<bool>,
+    /// What must be told first.
+    pub gap: Option<Gap>,
+    /// What follows at once.
+    pub backlog: Vec<Arc<Encoded>>,
+}
+
+/// Something to be done, in order.
+#[derive(Debug)]
+pub enum Action {
+    /// Write this to all subscribers.
+    Deliver(Arc<Encoded>),
+    /// Tell all subscribers.
+    Gap(Gap),
+    /// Begin this subscription of this lane.
+    Start(usize, Ticket, Begin),
+    /// Read, and answer with this number.
+    Read(Query, u64),
+}
+
+/// A stored channel's state.
+#[derive(Debug)]
+pub struct StoredChannel {
+    channel: Channel,
+    window: Option<Window>,
+    phase: Phase,
+    asks: HashMap<(usize, Ticket), Ask>,
+    /// The number of the last read that was begun.
+    read: u64,
+    rules: Kept,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    messages: usize,
+    ttl: Duration,
+    window: WindowLimits,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The channel is not subscribed: what is announced may have holes before it.
+    Away,
+    /// A read is under way; what is announced meanwhile waits.
+    Reading { held: Vec<Arc<Encoded>>, overflow: bool },
+    /// The window's end is the channel's.
+    Whole,
+}
+
+/// A subscription that waits.
+#[derive(Debug, Clone, Copy)]
+struct Ask {
+    start: Start,
+    /// It came after the read under way was begun, which therefore cannot prove a gap to it.
+    late: bool,
+}
+
+impl StoredChannel {
+    /// Nothing is known yet. `window` bounds what is held in memory.
+    #[must_use]
+    pub fn new(channel: Channel, rules: &NamespaceRules, window: WindowLimits) -> Self {
+        let rules = Kept { messages: rules.history_size, ttl: rules.history_ttl, window };
+        Self { channel, window: None, phase: Phase::Away, asks: HashMap::new(), read: 0, rules }
+    }
+
+    /// The channel is subscribed (again): what is announced from now on has no hole.
+    pub fn linked(&mut self, actions: &mut Vec<Action>) {
+        self.begin_read(actions);
+    }
+
+    /// The channel is not subscribed any more.
+    pub fn broken(&mut self) {
+        self.phase = Phase::Away;
+    }
+
+    /// Whether nobody waits and no read is under way.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        matches!(self.phase, Phase::Whole) && self.asks.is_empty()
+    }
+
+    /// A stored message was announced.
+    pub fn announced(&mut self, message: Arc<Encoded>, actions: &mut Vec<Action>) {
+        match &mut self.phase {
+            Phase::Away => {}
+            Phase::Reading { held, overflow } => {
+                if held.len() < MAX_HELD {
+                    held.push(message);
+                } else {
+                    *overflow = true;
+                }
+            }
+            Phase::Whole => match self.offer(&message) {
+                Offered::Appended => actions.push(Action::Deliver(message)),
+                Offered::Known => {}
+                Offered::Unlinked => self.begin_read(actions),
+            },
+        }
+    }
+
+    /// A subscription wants to begin.
+    pub fn ask(
+        &mut self,
+        lane: usize,
+        ticket: Ticket,
+        start: Start,
+        now: u64,
+        actions: &mut Vec<Action>,
+    ) {
+        if matches!(self.phase, Phase::Whole) {
+            if let Some(begin) = self.begin_by_window(start, now) {
+                actions.push(Action::Start(lane, ticket, begin));
+                return;
+            }
+            self.asks.insert((lane, ticket), Ask { start, late: false });
+            self.begin_read(actions);
+            return;
+        }
+        let late = matches!(self.phase, Phase::Reading { .. });
+        self.asks.insert((lane, ticket), Ask { start, late });
+    }
+
+    /// A subscription does not want to begin any more.
+    pub fn cancel(&mut self, lane: usize, ticket: Ticket) {
+        self.asks.remove(&(lane, ticket));
+    }
+
+    /// A read has come; one that is not the last that was asked for is passed over.
+    pub fn has_read(
+        &mut self,
+        number: u64,
+        reading: &Reading,
+        now: u64,
+        actions: &mut Vec<Action>,
+    ) {
+        let Phase::Reading { held, mut overflow } =
+            std::mem::replace(&mut self.phase, Phase::Whole)
+        else {
+            self.phase = Phase::Away;
+            return;
+        };
+        if number != self.read {
+            self.phase = Phase::Reading { held, overflow };
+            return;
+        }
+        self.take_in(reading, actions);
+        for message in held {
+            match self.offer(&message) {
+                Offered::Appended => actions.push(Action::Deliver(message)),
+                Offered::Known => {}
+                // It was published after the read, and something before it was missed: the next
+                // read shows both.
+                Offered::Unlinked => overflow = true,
+            }
+        }
+        self.answer(reading, now, actions);
+        if overflow || !self.asks.is_empty() {
+            self.begin_read(actions);
+        }
+    }
+
+    /// Whether a read of this number is still waited for.
+    #[must_use]
+    pub fn awaits(&self, number: u64) -> bool {
+        matches!(self.phase, Phase::Reading { .. }) && self.read == number
+    }
+
+    fn offer(&mut self, message: &Arc<Encoded>) -> Offered {
+        self.window.as_mut().map_or(Offered::Unlinked, |window| window.offer(message))
+    }
+
+    fn begin_read(&mut self, actions: &mut Vec<Action>) {
+        self.read += 1;
+        self.phase = Phase::Reading { held: Vec::new(), overflow: false };
+        for ask in self.asks.values_mut() {
+            ask.late = false;
+        }
+        let limit = self.limit();
+        let query = match &self.window {
+            // A repair needs only what came since.
+            Some(window) if self.asks.is_empty() => {
+                Query { after: Some(window.last().id), newest: true, ..Query::newest(limit) }
+            }
+            _ => Query::newest(limit),
+        };
+        actions.push(Action::Read(query, self.read));
+    }
+
+    /// More than is ever kept, so that a read that shows fewer shows all.
+    fn limit(&self) -> usize {
+        self.rules.messages + TRIM_SLACK
+    }
+
+    fn take_in(&mut self, reading: &Reading, actions: &mut Vec<Action>) {
+        match &mut self.window {
+            None => {
+                let limit = self.limit();
+                let window = Window::load(&self.channel, reading, limit, self.rules.window);
+                self.window = Some(window);
+            }
+            Some(window) => {
+                let repaired = window.repair(reading);
+                actions.extend(repaired.gap.map(Action::Gap));
+                actions.extend(repaired.fresh.into_iter().map(Action::Deliver));
+            }
+        }
+    }
+
+    /// Begins those that can begin now.
+    fn answer(&mut self, reading: &Reading, now: u64, actions: &mut Vec<Action>) {
+        let asks = std::mem::take(&mut self.asks);
+        for ((lane, ticket), ask) in asks {
+            let begin = self.begin_by_window(ask.start, now);
+            let begin = begin.or_else(|| {
+                if ask.late { None } else { self.begin_by_reading(ask.start, reading) }
+            });
+            match begin {
+                Some(begin) => actions.push(Action::Start(lane, ticket, begin)),
+                None => {
+                    self.asks.insert((lane, ticket), ask);
+                }
+            }
+        }
+    }
+
+    /// How a subscription begins, if the window can tell.
+    fn begin_by_window(&self, start: Start, now: u64) -> Option<Begin> {
+        let window = self.window.as_ref()?;
+        let from = |place: Cursor, recovered| {
+            let backlog = window.after(place)?.cloned().collect();
+            Some(Begin { place, recovered, gap: None, backlog })
+        };
+        // What has expired is no longer kept, though the window still holds it.
+        let is_kept =
+            u128::from(now.saturating_sub(window.last().id.ms)) < self.rules.ttl.as_millis();
+        match start {
+            Start::Present => from(window.last(), None),
+            Start::After(cursor) => from(cursor, Some(true)),
+            Start::Last(count) if is_kept => from(window.rewind(count, 0)?, None),
+            Start::Since(time) if is_kept => from(window.rewind(usize::MAX, time)?, None),
+            Start::Last(_) | Start::Since(_) => None,
+        }
+    }
+
+    /// How a subscription begins, by a read that was begun after it was asked for and is taken
+    /// into the window.
+    fn begin_by_reading(&self, start: Start, reading: &Reading) -> Option<Begin> {
+        let window = self.window.as_ref()?;
+        let entries = &reading.entries[..];
+        let (from, recovered, after) = match start {
+            Start::Present => (entries.len(), None, None),
+            Start::After(cursor) => match reading.judge(cursor) {
+                Verdict::GoesOn(from) => {
+                    let backlog = self.backlog(window, &entries[from..], cursor.id);
+                    return Some(Begin {
+                        place: cursor,
+                        recovered: Some(true),
+                        gap: None,
+                        backlog,
+                    });
+                }
+                Verdict::Gap(from) => (from, Some(false), Some(cursor)),
+            },
+            Start::Last(count) => (entries.len().saturating_sub(count), None, None),
+            Start::Since(time) => {
+                let older = |entry: &Message| entry.stored.is_none_or(|stored| stored.id.ms < time);
+                (entries.partition_point(older), None, None)
+            }
+        };
+        let chain = crate::window::last_chain(&entries[from..]);
+        let first = chain.first().and_then(|entry| entry.stored);
+        let place = match first {
+            Some(first) => {
+                let before = EntryId::before_first(reading.now);
+                reading.cursor(&self.channel, first.prev.unwrap_or(before))
+            }
+            None => window.last(),
+        };
+        let gap = after.map(|after| Gap { after: Some(after), cursor: Some(place) });
+        let backlog = match first {
+            Some(first) => self.backlog(window, chain, first.prev.unwrap_or_default()),
+            None => Vec::new(),
+        };
+        Some(Begin { place, recovered, gap, backlog })
+    }
+
+    /// What follows a place: these linked entries as far as the window does not hold them, then
+    /// what it holds, which may be more than the read showed.
+    fn backlog(&self, window: &Window, chain: &[Message], above: EntryId) -> Vec<Arc<Encoded>> {
+        let base = window.base().id;
+        let older = chain.iter().filter(|entry| {
+            entry.stored.is_some_and(|stored| stored.id > above && stored.id <= base)
+        });
+        let older = older.map(|entry| Arc::new(Encoded::new(self.channel.clone(), entry.clone())));
+        older.chain(window.above(above).cloned()).collect()
+    }
+}
