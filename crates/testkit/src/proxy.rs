@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::{soon, until};
+use crate::{GLANCE, free_port, soon, until};
 
 /// A proxy on a port of 127.0.0.1 in front of a server.
 pub struct Proxy {
@@ -61,7 +61,10 @@ impl Proxy {
     /// # Panics
     /// When it cannot listen.
     pub async fn start(target: SocketAddr) -> Self {
-        let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
+        // A port that the system gives to nobody while the proxy is cut.
+        let mut ports = std::iter::repeat_with(free_port).take(10);
+        let listener = ports.find_map(|port| listen((Ipv4Addr::LOCALHOST, port).into()).ok());
+        let listener = listener.expect("a free port");
         let addr = listener.local_addr().expect("a bound socket has an address");
         let (mode, seen) = watch::channel(Mode::default());
         let shared = Arc::<Shared>::default();
@@ -158,8 +161,24 @@ impl Drop for Proxy {
 fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
+    // Accepted connections inherit it: a stall is felt after that much, not after the 32 MB to which
+    // Linux would let the buffer grow.
+    socket.set_recv_buffer_size(64 << 10)?;
     socket.bind(addr)?;
     socket.listen(1024)
+}
+
+/// Another test may look whether the port is free just now.
+async fn listen_again(addr: SocketAddr) -> TcpListener {
+    soon("the proxy's port again", async {
+        loop {
+            match listen(addr) {
+                Ok(listener) => return listener,
+                Err(_) => tokio::time::sleep(GLANCE).await,
+            }
+        }
+    })
+    .await
 }
 
 async fn accept(
@@ -175,7 +194,7 @@ async fn accept(
         if cut {
             listener = None;
         } else if listener.is_none() {
-            listener = Some(listen(addr).expect("the proxy's port again"));
+            listener = Some(listen_again(addr).await);
         }
         shared.listening.send_replace(!cut);
         tokio::select! {

@@ -13,7 +13,6 @@ use tidewire_protocol::Channel;
 use tokio::time::Instant;
 
 use super::Break;
-use super::wishes::Wish;
 use crate::names::Names;
 use crate::resp;
 use crate::wire::reason;
@@ -78,18 +77,17 @@ enum Kind {
 }
 
 impl Book {
-    /// Takes a wish.
-    pub(super) fn wish(&mut self, channel: Channel, wish: Wish, tell: &mut Vec<Tell>) {
-        if !wish.wanted && !self.entries.contains_key(&channel) {
+    /// Takes the last wish about a channel.
+    pub(super) fn wish(&mut self, channel: Channel, wanted: bool, tell: &mut Vec<Tell>) {
+        if !wanted && !self.entries.contains_key(&channel) {
             return;
         }
         let entry = self.entries.entry(channel.clone()).or_default();
-        if wish.dropped {
-            // Whoever is to be told of the past is gone.
-            entry.gap = false;
-        }
-        entry.wanted = wish.wanted;
+        entry.wanted = wanted;
         entry.told = false;
+        // A channel that was given up and is wanted again, before the wishes were taken, may have
+        // been told as subscribed in between: its gap stays due.
+        entry.gap &= wanted;
         if entry.wanted == entry.sent {
             entry.tell(&channel, tell);
             if entry.is_over() {

@@ -180,8 +180,8 @@ impl<'a> Session<'a> {
     }
 
     fn take_wishes(&mut self) {
-        for (channel, wish) in self.task.link.wishes.take() {
-            self.book.wish(channel, wish, &mut self.tell);
+        for (channel, wanted) in self.task.link.wishes.take() {
+            self.book.wish(channel, wanted, &mut self.tell);
         }
         self.task.tell(&mut self.tell);
     }

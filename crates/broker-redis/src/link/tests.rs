@@ -134,8 +134,8 @@ impl World {
     fn sends(&mut self) {
         if self.book.takes_wishes() {
             let mut tell = vec![];
-            for (channel, wish) in self.wishes.take() {
-                self.book.wish(channel, wish, &mut tell);
+            for (channel, wanted) in self.wishes.take() {
+                self.book.wish(channel, wanted, &mut tell);
             }
             self.hears(tell);
         }
@@ -204,10 +204,16 @@ impl World {
     /// Goes on until nothing is left to do, and looks whether all is as it should be.
     fn settles(&mut self) {
         self.book.send_ping(&mut self.out);
+        // Once more when all seems done, for the wishes that were not taken yet.
+        let mut rests = 0;
         for _ in 0..10_000 {
             self.sends();
             self.server.works();
             self.reads();
+            rests = if self.book.is_settled() { rests + 1 } else { 0 };
+            if rests == 2 {
+                break;
+            }
         }
         assert!(self.book.is_settled());
         let wanted: HashSet<_> = self.wanted.keys().map(|name| format!("p:{name}")).collect();
@@ -282,6 +288,24 @@ fn a_gap_is_told_once_per_channel_and_break() {
     world.breaks();
     world.settles();
     assert_eq!(world.gaps, ["a", "a"]);
+}
+
+/// A node gave a channel up and wanted it again before the link looked, while the confirmation of
+/// its first wish was on its way: it took that for the second wish's, and then the link broke. Once
+/// the gap was forgotten with the first wish, and the loss was not told.
+#[test]
+fn a_gap_outlives_a_wish_that_was_renewed_before_the_link_looked() {
+    let mut world = World::new(&[]);
+    world.settles();
+    world.wishes("a", true);
+    world.sends();
+    world.wishes("a", false);
+    world.wishes("a", true);
+    world.server.works();
+    world.reads();
+    world.breaks();
+    world.settles();
+    assert_eq!(world.gaps, ["a"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A broker that does what the test says, and sessions that write down what they are told.
 
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 //!
 //! Everything follows from one walk over that structure ([`Config::walk`]): reading the sources
 //! ([`read`]), printing what is in force ([`dump`]) and the page `docs/configuration.md`
-//! ([`reference`]). So a key cannot exist without a line in the page, nor the other way round.
+//! ([`reference()`]). So a key cannot exist without a line in the page, nor the other way round.
 //! The commands call [`load`]; nothing here opens a socket or looks at the process's environment
 //! but [`Sources::of_process`].
 

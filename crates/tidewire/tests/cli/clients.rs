@@ -13,6 +13,9 @@ fn accepting() -> Peer {
     Peer::new(vec![answer("200 OK", "application/json", ACK)])
 }
 
+/// Where nobody listens. A port that was just let go could be another test's by now.
+const NOBODY: &str = "http://127.0.0.1:1";
+
 #[test]
 fn publish_sends_the_message_and_prints_the_answer() {
     let cases: [(&[&str], &str); 5] = [
@@ -78,12 +81,11 @@ fn publish_tells_the_problem() {
     let (code, _, err) = run(&["publish", "c", "1", "--url", &peer.url]);
     assert_eq!((code, err.as_str()), (Some(1), "tidewire: HTTP 502 Bad Gateway <h1>proxy</h1>\n"));
 
-    let gone = Peer::new(vec![]);
-    let (code, _, err) = run(&["publish", "c", "1", "--url", &gone.url]);
+    let (code, _, err) = run(&["publish", "c", "1", "--url", NOBODY]);
     assert_eq!(code, Some(1));
     assert!(err.starts_with("tidewire: no answer from http://127.0.0.1:"), "{err}");
 
-    let (code, _, err) = run(&["publish", "c", "{\"a\":", "--url", &gone.url]);
+    let (code, _, err) = run(&["publish", "c", "{\"a\":", "--url", NOBODY]);
     assert_eq!(code, Some(2));
     assert!(err.contains("the payload is no JSON") && err.contains("--text"), "{err}");
 }
@@ -186,8 +188,7 @@ fn health_tells_whether_it_is_ready() {
     assert_eq!(code, Some(1));
     assert_eq!((out.as_str(), err.as_str()), ("", "tidewire: not ready: link 0 is down\n"));
 
-    let gone = Peer::new(vec![]);
-    let (code, _, err) = run(&["health", "--url", &gone.url]);
+    let (code, _, err) = run(&["health", "--url", NOBODY]);
     assert_eq!(code, Some(1));
     assert!(err.starts_with("tidewire: no answer from http://127.0.0.1:"), "{err}");
 }
