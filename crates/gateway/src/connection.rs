@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
+use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use http::{HeaderMap, Request, Response};
@@ -26,7 +27,7 @@ use tower::ServiceExt as _;
 
 use crate::app::{App, Place};
 use crate::metrics::Refusal;
-use crate::session::{Session, SessionBody};
+use crate::session::{Polled, Session, SessionBody};
 use crate::takeover::{Shared, TakenIo, Takeover, stream_head};
 
 /// The most bytes of a request's head, and the most fields in it.
@@ -129,7 +130,7 @@ impl Connection {
             Form::WebSocketJson => {
                 tokio::task::spawn_local(session.run_websocket(early, place));
             }
-            Form::Sse(_) => {
+            Form::Sse(_) | Form::SseWithId(_) | Form::Json => {
                 session.open_stream(stream_head(&taken.head.unwrap_or_default()));
                 tokio::task::spawn_local(session.run_sse(place));
             }
@@ -195,7 +196,8 @@ impl Connection {
         response.map(|_| AnyBody::Session(SessionBody::new(session)))
     }
 
-    /// Lets the routes answer; gives the takeover apart, if the answer is one.
+    /// Lets the routes answer; gives the takeover of a stream apart, if the answer is one. A poll
+    /// is answered here, on the lane.
     async fn route(&self, request: Request<Incoming>) -> (Response<Body>, Option<Takeover>) {
         let mut response = match self.router.clone().oneshot(request.map(Body::new)).await {
             Ok(response) => response,
@@ -206,7 +208,21 @@ impl Connection {
             // axum saw an empty body and said so.
             response.headers_mut().remove(CONTENT_LENGTH);
         }
-        (response, takeover)
+        match takeover {
+            Some(takeover) if takeover.form == Form::Json => {
+                (self.poll(response, takeover).await, None)
+            }
+            takeover => (response, takeover),
+        }
+    }
+
+    async fn poll(&self, response: Response<Body>, takeover: Takeover) -> Response<Body> {
+        let wait = takeover.wait;
+        let session = Session::start(&self.app, &self.lane, Sink::Fetched, takeover);
+        match session.collect(wait).await {
+            Polled::Body(body) => response.map(|_| Body::from(body)),
+            Polled::Refused(problem) => problem.into_response(),
+        }
     }
 }
 

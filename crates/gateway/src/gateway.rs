@@ -51,7 +51,11 @@ impl Gateway {
         settings: Settings,
     ) -> Result<Self, StartError> {
         let address = listener.local_addr()?;
-        let hub = HubSettings { linger: settings.linger, namespaces: settings.namespaces.clone() };
+        let hub = HubSettings {
+            linger: settings.linger,
+            namespaces: settings.namespaces.clone(),
+            window: settings.window,
+        };
         let lane = LaneSettings {
             websocket_heartbeat: whole_seconds(settings.websocket_heartbeat),
             websocket_grace: whole_seconds(settings.pong_timeout),

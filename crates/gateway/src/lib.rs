@@ -7,6 +7,7 @@
 mod app;
 mod connection;
 mod gateway;
+mod history;
 mod http;
 mod listen;
 mod metrics;

@@ -103,7 +103,7 @@ pub(crate) enum Source {
 
 /// One set for the node.
 pub(crate) struct Metrics {
-    transports: [PerTransport; 2],
+    transports: [PerTransport; 3],
     refused: [Counter; Refusal::ALL.len()],
     errors: Vec<Counter>,
     /// By source, then by the namespace's number.

@@ -1,17 +1,30 @@
 //! A publish, whoever asked for it: the one way to the broker.
 
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use tidewire_broker::{PublishError, Receipt};
-use tidewire_protocol::{Channel, Message, MessageId, Publication, Sender, SessionId, Timestamp};
+use tidewire_broker::{PublishError, Publisher, Receipt};
+use tidewire_protocol::{
+    Channel, Cursor, Message, MessageId, Publication, Sender, SessionId, Timestamp,
+};
 
 use crate::app::App;
 use crate::metrics::Source;
+
+/// A publish that was acknowledged.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Done {
+    /// Its place, on a stored channel.
+    pub(crate) cursor: Option<Cursor>,
+    /// It was published before.
+    pub(crate) duplicate: bool,
+}
 
 /// A publish that is on its way.
 pub(crate) struct Publishing {
     /// The message's identity: the publisher's own, or a new one.
     pub(crate) message_id: MessageId,
+    channel: Channel,
     namespace: usize,
     source: Source,
     began: Instant,
@@ -36,13 +49,15 @@ impl App {
             timestamp: Timestamp::now(),
             from: sender.map(|session| Sender { user: None, session }),
             exclude,
+            stored: None,
         };
         Publishing {
             message_id,
             namespace: self.settings.namespaces.index(&channel),
             source: if sender.is_some() { Source::WebSocket } else { Source::Http },
             began: Instant::now(),
-            receipt: self.broker.publish(channel, message),
+            receipt: self.broker.publish(channel.clone(), message, Publisher::Anonymous),
+            channel,
         }
     }
 }
@@ -52,19 +67,22 @@ impl Publishing {
     pub(crate) fn poll(
         &mut self,
         app: &App,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Result<(), PublishError>> {
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Done, PublishError>> {
         self.receipt.as_mut().poll(cx).map(|outcome| {
             match &outcome {
-                Ok(()) => app.metrics.published(self.source, self.namespace, self.began.elapsed()),
+                Ok(_) => app.metrics.published(self.source, self.namespace, self.began.elapsed()),
                 Err(error) => app.metrics.error(error.code()),
             }
-            outcome
+            outcome.map(|published| Done {
+                cursor: published.place.map(|(life, id)| Cursor::new(&self.channel, life, id)),
+                duplicate: published.duplicate,
+            })
         })
     }
 
     /// Waits for the broker's answer.
-    pub(crate) async fn done(&mut self, app: &App) -> Result<(), PublishError> {
+    pub(crate) async fn done(&mut self, app: &App) -> Result<Done, PublishError> {
         std::future::poll_fn(|cx| self.poll(app, cx)).await
     }
 }

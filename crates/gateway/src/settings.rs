@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidewire_hub::OutboxLimits;
+use tidewire_hub::{OutboxLimits, WindowLimits};
 use tidewire_protocol::Namespaces;
 
 use crate::origin::Origins;
@@ -45,6 +45,8 @@ pub struct Settings {
     pub drain: Duration,
     /// Which origins and hosts are served.
     pub origins: Origins,
+    /// What a node holds in memory of a stored channel that somebody here is subscribed to.
+    pub window: WindowLimits,
     /// The namespaces' rules.
     pub namespaces: Arc<Namespaces>,
 }
@@ -68,6 +70,7 @@ impl Default for Settings {
             linger: Duration::from_secs(5),
             drain: Duration::from_secs(15),
             origins: Origins::default(),
+            window: WindowLimits { messages: 1_000, bytes: 4 << 20 },
             namespaces: Arc::default(),
         }
     }

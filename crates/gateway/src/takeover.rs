@@ -10,13 +10,13 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tidewire_hub::Form;
-use tidewire_protocol::Channel;
+use tidewire_hub::{Form, Start};
+use tidewire_protocol::{Channel, StreamToken};
 use tokio::net::TcpStream;
 
 /// Stands in the extensions of a response: the connection becomes a session.
@@ -24,8 +24,12 @@ use tokio::net::TcpStream;
 pub(crate) struct Takeover {
     /// What the session wants to be written.
     pub(crate) form: Form,
-    /// The channels of its address.
-    pub(crate) channels: Vec<Channel>,
+    /// The channels of its address, and where each begins.
+    pub(crate) channels: Vec<(Channel, Start)>,
+    /// Places that are carried along: those of the channels above replace them.
+    pub(crate) places: StreamToken,
+    /// How long a poll waits for messages.
+    pub(crate) wait: Duration,
 }
 
 /// What the connection's driver and its socket tell each other.

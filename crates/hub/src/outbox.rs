@@ -282,7 +282,8 @@ impl Outbox {
         }
     }
 
-    fn register(&self, cx: &Context<'_>) {
+    /// Registers the session's task to be woken when it must act.
+    pub fn register(&self, cx: &Context<'_>) {
         let waker = match self.waker.take() {
             Some(waker) if waker.will_wake(cx.waker()) => waker,
             _ => cx.waker().clone(),

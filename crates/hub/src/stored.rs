@@ -27,6 +27,8 @@ pub enum Start {
     Present,
     /// After this place.
     After(Cursor),
+    /// After a place that cannot be read any more: with a gap.
+    Lost,
     /// With the last so many messages.
     Last(usize),
     /// With those not older than this, in ms since 1970.
@@ -276,6 +278,11 @@ impl StoredChannel {
             u128::from(now.saturating_sub(window.last().id.ms)) < self.rules.ttl.as_millis();
         match start {
             Start::Present => from(window.last(), None),
+            Start::Lost => {
+                let place = window.last();
+                let gap = Some(Gap { after: None, cursor: Some(place) });
+                Some(Begin { place, recovered: Some(false), gap, backlog: Vec::new() })
+            }
             Start::After(cursor) => from(cursor, Some(true)),
             Start::Last(count) if is_kept => from(window.rewind(count, 0)?, None),
             Start::Since(time) if is_kept => from(window.rewind(usize::MAX, time)?, None),
@@ -289,7 +296,8 @@ impl StoredChannel {
         let window = self.window.as_ref()?;
         let entries = &reading.entries[..];
         let (from, recovered, after) = match start {
-            Start::Present => (entries.len(), None, None),
+            // The window answers these.
+            Start::Present | Start::Lost => (entries.len(), None, None),
             Start::After(cursor) => match reading.judge(cursor) {
                 Verdict::GoesOn(from) => {
                     let backlog = self.backlog(window, &entries[from..], cursor.id);

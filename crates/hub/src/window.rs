@@ -58,7 +58,7 @@ pub struct Repaired {
 }
 
 /// A hole that cannot be filled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Gap {
     /// The last place before it; none where there was no place.
     pub after: Option<Cursor>,

@@ -7,6 +7,8 @@
 mod body;
 mod channels;
 mod guard;
+mod history;
+mod poll;
 mod problem;
 mod publish;
 mod streams;
@@ -26,7 +28,8 @@ pub(crate) fn router(app: &Arc<App>, pages: Router) -> Router {
         .route("/v1/ws", get(streams::websocket))
         .route("/v1/sse", get(streams::sse))
         .route("/v1/channels", get(channels::list))
-        .route("/v1/channels/{channel}/messages", post(publish::one))
+        .route("/v1/poll", get(poll::poll))
+        .route("/v1/channels/{channel}/messages", post(publish::one).get(history::page))
         .route("/v1/messages", post(publish::many))
         .with_state(app.clone())
         .merge(pages)

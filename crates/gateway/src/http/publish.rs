@@ -17,7 +17,7 @@ use super::Problem;
 use super::body::{Kind, read};
 use super::uri::{Query, channel_of};
 use crate::app::App;
-use crate::publish::Publishing;
+use crate::publish::{Done, Publishing};
 
 /// The largest batch, in bytes.
 const MAX_BATCH_BYTES: usize = 1 << 20;
@@ -38,7 +38,7 @@ pub(crate) async fn one(
     let publication = publication(kind, &query, &parts.headers, &body)?;
     let mut publishing = app.publish(channel, publication, None);
     match publishing.done(&app).await {
-        Ok(()) => Ok(json_response(&json!({ "messageId": publishing.message_id.as_str() }))),
+        Ok(done) => Ok(json_response(&acknowledged(&publishing, done))),
         Err(error) => Err(Problem::of_publish(&error, publishing.message_id)),
     }
 }
@@ -119,14 +119,15 @@ impl Begun {
             Self::Refused(result) => result,
             Self::Publishing(channel, mut publishing) => {
                 let outcome = publishing.done(app).await;
-                let mut result = json!({
-                    "channel": channel.as_str(),
-                    "messageId": publishing.message_id.as_str(),
-                });
-                if let Err(error) = outcome {
-                    result["code"] = error.code().as_str().into();
-                    result["message"] = error.to_string().into();
-                }
+                let mut result = match &outcome {
+                    Ok(done) => acknowledged(&publishing, *done),
+                    Err(error) => json!({
+                        "messageId": publishing.message_id.as_str(),
+                        "code": error.code().as_str(),
+                        "message": error.to_string(),
+                    }),
+                };
+                result["channel"] = channel.as_str().into();
                 result
             }
         }
@@ -161,6 +162,18 @@ fn begin(app: &App, (channels, publication): BatchItem) -> Vec<Begun> {
             channels.iter().map(begin).collect()
         }
     }
+}
+
+/// What the publisher is told.
+fn acknowledged(publishing: &Publishing, done: Done) -> Value {
+    let mut body = json!({ "messageId": publishing.message_id.as_str() });
+    if let Some(cursor) = done.cursor {
+        body["cursor"] = cursor.to_string().into();
+    }
+    if done.duplicate {
+        body["duplicate"] = true.into();
+    }
+    body
 }
 
 /// A 200 with a JSON body.

@@ -1,6 +1,7 @@
 //! The two streaming routes: they check the request and answer with a takeover.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -10,9 +11,9 @@ use http::header::{
     SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
-use tidewire_hub::Form;
-use tidewire_protocol::Code;
+use tidewire_hub::{Form, Start};
 use tidewire_protocol::sse::Style;
+use tidewire_protocol::{Channel, Code, Cursor, Rewind, StreamToken};
 use tidewire_websocket as websocket;
 
 use super::Problem;
@@ -43,8 +44,7 @@ fn upgrade(app: &App, request: &Request) -> Result<Response, Problem> {
     let accept = handshake(request)?;
     let subprotocol = subprotocol(headers)?;
     let query = Query::of(request.uri())?;
-    refuse_places(&query)?;
-    let channels = query.channels(app.settings.subscriptions_per_session)?;
+    let channels = starts(app, &query, query.channels(app.settings.subscriptions_per_session)?)?;
     if app.is_draining() {
         app.metrics.refused(Refusal::Draining);
         return Err(Problem::new(Code::Unavailable, "this node is stopping; try another")
@@ -58,7 +58,12 @@ fn upgrade(app: &App, request: &Request) -> Result<Response, Problem> {
     if let Some(subprotocol) = subprotocol {
         head.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
     }
-    let takeover = Takeover { form: Form::WebSocketJson, channels };
+    let takeover = Takeover {
+        form: Form::WebSocketJson,
+        channels,
+        places: StreamToken::default(),
+        wait: Duration::ZERO,
+    };
     response.extensions_mut().insert(takeover);
     Ok(response)
 }
@@ -110,7 +115,6 @@ pub(crate) async fn sse(
     request: Request,
 ) -> Result<Response, Problem> {
     let query = Query::of(request.uri())?;
-    refuse_places(&query)?;
     let channels = query.channels(MAX_SSE_CHANNELS.min(app.settings.subscriptions_per_session))?;
     if channels.is_empty() {
         let detail = "name at least one channel: /v1/sse?channel=news";
@@ -123,6 +127,12 @@ pub(crate) async fn sse(
         (true, true) => {
             return Err(Problem::new(Code::BadRequest, "give either 'envelope' or 'text'"));
         }
+    };
+    let (channels, places) = resumed(&app, &query, request.headers(), channels)?;
+    let is_stored = |channel: &Channel| app.settings.namespaces.of(channel).is_stored();
+    let form = match &channels[..] {
+        [(only, _)] if is_stored(only) => Form::SseWithId(style),
+        _ => Form::Sse(style),
     };
     // To an EventSource an error status is the end for ever; a stream that ends makes it come
     // back, through the proxy to another node.
@@ -142,18 +152,75 @@ pub(crate) async fn sse(
         head.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if request.method() == Method::GET && !leaving {
-        response.extensions_mut().insert(Takeover { form: Form::Sse(style), channels });
+        let wait = Duration::ZERO;
+        response.extensions_mut().insert(Takeover { form, channels, places, wait });
     }
     Ok(response)
 }
 
-/// All channels are live: there is no place to go on from, and saying nothing would promise one.
-fn refuse_places(query: &Query<'_>) -> Result<(), Problem> {
-    for name in ["cursor", "rewind"] {
-        if query.get(name).is_some() {
-            let detail = format!("'{name}': live channels keep no messages to go on from");
-            return Err(Problem::new(Code::NoHistory, detail));
+/// Where each channel of an address begins, by its `cursor` or the address's `rewind`.
+pub(super) fn starts(
+    app: &App,
+    query: &Query<'_>,
+    channels: Vec<(Channel, Option<&str>)>,
+) -> Result<Vec<(Channel, Start)>, Problem> {
+    let rewind = query.get("rewind").map(Rewind::parse).transpose();
+    let rewind = rewind.map_err(|detail| Problem::new(Code::BadRequest, detail))?;
+    let start = |(channel, cursor): (Channel, Option<&str>)| {
+        let start = app.start_at(&channel, cursor, rewind)?;
+        Ok((channel, start))
+    };
+    channels.into_iter().map(start).collect()
+}
+
+/// What a client held when it comes back.
+enum Held {
+    Token(StreamToken),
+    /// Nothing that can be read.
+    Lost,
+}
+
+/// Where each channel of an event stream begins: by the last id that its client had, else by its
+/// address. The id may also be one channel's cursor. In the header, which a browser sends by
+/// itself and for ever, one that cannot be read is a gap on each channel and no error.
+pub(super) fn resumed(
+    app: &App,
+    query: &Query<'_>,
+    headers: &HeaderMap,
+    channels: Vec<(Channel, Option<&str>)>,
+) -> Result<(Vec<(Channel, Start)>, StreamToken), Problem> {
+    let stored: Vec<_> = channels
+        .iter()
+        .map(|(channel, _)| channel)
+        .filter(|channel| app.settings.namespaces.of(channel).is_stored())
+        .collect();
+    let read = |text: &str| match (StreamToken::parse(text), &stored[..]) {
+        (Some(token), _) => Some(token),
+        (None, [only]) => Cursor::parse(text, only).ok().map(StreamToken::of),
+        _ => None,
+    };
+    let header = headers.get("last-event-id").filter(|value| !value.is_empty());
+    let held = match (header, query.get("lastEventId").filter(|text| !text.is_empty())) {
+        (Some(value), _) => {
+            Some(value.to_str().ok().and_then(read).map_or(Held::Lost, Held::Token))
         }
-    }
-    Ok(())
+        (None, Some(text)) => Some(Held::Token(read(text).ok_or_else(|| {
+            Problem::new(Code::BadCursor, "'lastEventId' is no id of an event stream")
+        })?)),
+        (None, None) => None,
+    };
+    let Some(held) = held else {
+        return Ok((starts(app, query, channels)?, StreamToken::default()));
+    };
+    let start = |channel: &Channel| match &held {
+        _ if !stored.contains(&channel) => Start::Present,
+        Held::Token(token) => token.get(channel).map_or(Start::Present, Start::After),
+        Held::Lost => Start::Lost,
+    };
+    let starts = channels.iter().map(|(channel, _)| (channel.clone(), start(channel))).collect();
+    let places = match held {
+        Held::Token(token) => token,
+        Held::Lost => StreamToken::default(),
+    };
+    Ok((starts, places))
 }

@@ -32,6 +32,11 @@ impl<'a> Query<'a> {
         self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| &**value)
     }
 
+    /// All pairs in order.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
+    }
+
     /// Whether a switch is on: `name=1`.
     pub(crate) fn flag(&self, name: &str) -> Result<bool, Problem> {
         match self.get(name) {
@@ -41,13 +46,22 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// The channels that a stream asks for, each once.
-    pub(crate) fn channels(&self, most: usize) -> Result<Vec<Channel>, Problem> {
-        let mut channels: Vec<Channel> = Vec::new();
-        for name in self.all("channel") {
-            let channel = Channel::new(name)?;
-            if !channels.contains(&channel) {
-                channels.push(channel);
+    /// The channels that a stream asks for, each once, with the `cursor` that follows it, if any.
+    pub(crate) fn channels(&self, most: usize) -> Result<Vec<(Channel, Option<&str>)>, Problem> {
+        let mut channels: Vec<(Channel, Option<&str>)> = Vec::new();
+        for (name, value) in self.pairs() {
+            match (name, channels.last_mut()) {
+                ("channel", _) => {
+                    let channel = Channel::new(value)?;
+                    channels.retain(|(known, _)| *known != channel);
+                    channels.push((channel, None));
+                }
+                ("cursor", Some((_, cursor))) => *cursor = Some(value),
+                ("cursor", None) => {
+                    let detail = "'cursor' stands behind the 'channel' that it belongs to";
+                    return Err(Problem::new(Code::BadRequest, detail));
+                }
+                _ => {}
             }
             if channels.len() > most {
                 let detail = format!("at most {most} channels are allowed here");

@@ -5,6 +5,7 @@
 //! is how a reply is written and what the client may say.
 
 mod closing;
+mod poll;
 mod request;
 mod sse;
 mod websocket;
@@ -14,17 +15,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tidewire_hub::{
-    Beat, Failure, Form, Lane, Outbox, Progress, SessionSlot, Sink, Subscription, Transport,
+    Beat, Begin, Encoded, Failure, Form, Gap, Lane, Outbox, Progress, SessionSlot, Sink, Start,
+    Subscription, Transport,
 };
-use tidewire_protocol::{Channel, Code, FrameId, Reply, SessionId, Welcomed, sse as events};
+use tidewire_protocol::{
+    Acked, Channel, Code, Cursor, FrameId, Reply, SessionId, StreamToken, WelcomeChannel, Welcomed,
+    sse as events,
+};
 use tidewire_websocket as codec;
 
 use crate::app::App;
 use crate::metrics::Reason;
 use crate::takeover::Takeover;
 pub(crate) use closing::End;
+pub(crate) use poll::Polled;
 pub(crate) use sse::SessionBody;
 
 /// A client's errors that end its session, and the seconds within which they do.
@@ -54,6 +60,13 @@ pub(crate) struct Session {
     progress: Cell<Progress>,
     /// When the client's errors began to be counted, and how many there are.
     errors: Cell<(u32, u32)>,
+    /// The places of its stored channels, as the client of an event stream or a poll will hold
+    /// them.
+    places: RefCell<StreamToken>,
+    /// Subscriptions whose backlog did not fit: they go on from here once the outbox is empty.
+    behind: RefCell<Vec<(Channel, Cursor)>>,
+    /// What a poll is told besides messages.
+    gaps: RefCell<Vec<(Channel, Gap)>>,
 }
 
 /// A subscription and what it waits for.
@@ -66,7 +79,7 @@ enum State {
     /// Named in the address; the broker has not confirmed it.
     Undecided,
     /// Named in the address and confirmed; the welcome will say so.
-    Confirmed,
+    Confirmed(Option<Cursor>, Option<bool>),
     /// Asked for by this frame.
     Asked(Option<FrameId>),
     /// Messages flow.
@@ -82,7 +95,7 @@ impl Session {
         sink: Sink,
         takeover: Takeover,
     ) -> Rc<Self> {
-        let Takeover { form, channels } = takeover;
+        let Takeover { form, channels, places, wait: _ } = takeover;
         let session = Rc::new(Self {
             id: SessionId::random(),
             form,
@@ -99,12 +112,15 @@ impl Session {
             partial_since: Cell::new(None),
             progress: Cell::new(Progress { waiting: 0, written: 0 }),
             errors: Cell::new((0, 0)),
+            places: RefCell::new(places),
+            behind: RefCell::default(),
+            gaps: RefCell::default(),
         });
         session.slot.set(Some(lane.attach(session.clone())));
         app.metrics.opened(form.transport());
         tracing::debug!(session = %session.id, transport = form.transport().as_str(), "opened");
-        for channel in &channels {
-            session.subscribe(channel, State::Undecided);
+        for (channel, start) in &channels {
+            session.subscribe(channel, *start, State::Undecided);
         }
         if channels.is_empty() {
             session.welcome();
@@ -117,13 +133,13 @@ impl Session {
         session
     }
 
-    fn subscribe(self: &Rc<Self>, channel: &Channel, state: State) {
+    fn subscribe(self: &Rc<Self>, channel: &Channel, start: Start, state: State) {
         // An EventSource cannot be told "try again"; its stream waits, with heartbeats.
         let patience = match self.form.transport() {
-            Transport::WebSocket => Some(self.app.settings.subscribe_timeout),
+            Transport::WebSocket | Transport::Poll => Some(self.app.settings.subscribe_timeout),
             Transport::Sse => None,
         };
-        let subscription = self.lane.subscribe(self.clone(), channel, patience);
+        let subscription = self.lane.subscribe(self.clone(), channel, start, patience);
         self.held.borrow_mut().push(Held { subscription, state });
     }
 
@@ -139,19 +155,22 @@ impl Session {
     fn welcome(&self) {
         let mut channels = Vec::new();
         for held in self.held.borrow_mut().iter_mut() {
-            if matches!(held.state, State::Confirmed) {
+            if let State::Confirmed(cursor, recovered) = held.state {
                 held.state = State::Active;
-                channels.push(held.subscription.channel.clone());
+                let channel = held.subscription.channel.clone();
+                channels.push(WelcomeChannel { channel, cursor, recovered });
             }
         }
         let settings = &self.app.settings;
         let heartbeat = match self.form.transport() {
             Transport::WebSocket => settings.websocket_heartbeat,
             Transport::Sse => settings.sse_heartbeat,
+            Transport::Poll => return self.outbox.release(&Bytes::new()),
         };
         let welcomed =
             Welcomed { session: self.id, heartbeat: heartbeat.as_secs(), channels: &channels };
-        let mut first = self.encode(&Reply::Welcome(welcomed)).to_vec();
+        let mut first = self.id_line();
+        first.extend_from_slice(&self.encode(&Reply::Welcome(welcomed)));
         for (channel, code) in self.denied.take() {
             first.extend_from_slice(&self.encode(&Reply::Unsubscribed { channel: &channel, code }));
         }
@@ -163,10 +182,41 @@ impl Session {
             Form::WebSocketJson => {
                 codec::encode_with(codec::MessageKind::Text, 128, |out| reply.write_json(out))
             }
-            Form::Sse(_) => {
+            Form::Sse(_) | Form::SseWithId(_) => {
                 let mut out = Vec::new();
                 events::write_control(reply, &mut out);
                 out.into()
+            }
+            Form::Json => Bytes::new(),
+        }
+    }
+
+    /// The line that sets the last id of an event stream's client; nothing where there is none.
+    fn id_line(&self) -> Vec<u8> {
+        let mut line = Vec::new();
+        let places = self.places.borrow();
+        if self.form.transport() == Transport::Sse && !places.is_empty() {
+            events::write_id(&places, &mut line);
+        }
+        line
+    }
+
+    /// Its client is now at this place.
+    fn moved_to(&self, place: Option<Cursor>) {
+        if let (Some(place), Transport::Sse | Transport::Poll) = (place, self.form.transport()) {
+            self.places.borrow_mut().set(place);
+        }
+    }
+
+    /// Lets subscriptions that are behind go on, once all that was sent is written.
+    fn catch_up(&self) {
+        if self.behind.borrow().is_empty() || self.outbox.progress().waiting > 0 {
+            return;
+        }
+        for (channel, place) in self.behind.take() {
+            let held = self.held.borrow();
+            if let Some(held) = held.iter().find(|held| held.subscription.channel == channel) {
+                self.lane.go_on(&held.subscription, place);
             }
         }
     }
@@ -214,19 +264,29 @@ impl tidewire_hub::Session for Session {
         &self.outbox
     }
 
-    fn subscribed(&self, channel: &Channel) {
+    fn subscribed(&self, channel: &Channel, begin: Option<&Begin>) {
+        let (cursor, recovered) = begin.map_or((None, None), |it| (Some(it.place), it.recovered));
+        let gap = begin.and_then(|begin| begin.gap);
+        self.moved_to(cursor);
         let mut all = self.held.borrow_mut();
         let Some(held) = all.iter_mut().find(|held| held.subscription.channel == *channel) else {
             return;
         };
         match std::mem::replace(&mut held.state, State::Active) {
             State::Undecided => {
-                held.state = State::Confirmed;
+                held.state = State::Confirmed(cursor, recovered);
                 drop(all);
+                // Held back until the welcome is written.
+                self.tell_gap(channel, gap);
                 self.decided();
             }
-            State::Asked(id) => self.reply(&Reply::Ack { id: id.as_ref(), message_id: None }),
-            State::Confirmed | State::Active => {}
+            State::Asked(id) => {
+                drop(all);
+                let acked = Acked { cursor, recovered, ..Acked::default() };
+                self.reply(&Reply::Ack { id: id.as_ref(), acked });
+                self.tell_gap(channel, gap);
+            }
+            State::Confirmed(..) | State::Active => {}
         }
     }
 
@@ -247,18 +307,58 @@ impl tidewire_hub::Session for Session {
                 let message = "the broker has not confirmed the subscription; try again";
                 self.reply(&Reply::Error { id: id.as_ref(), code, message, retry: Some(1_000) });
             }
-            State::Confirmed | State::Active => self.reply(&Reply::Unsubscribed { channel, code }),
+            State::Confirmed(..) | State::Active => {
+                self.reply(&Reply::Unsubscribed { channel, code });
+            }
         }
     }
 
-    fn gap(&self, channel: &Channel) {
-        self.reply(&Reply::Gap { channel });
+    fn gap(&self, channel: &Channel, gap: Option<&Gap>) {
+        self.tell_gap(channel, Some(gap.copied().unwrap_or_default()));
+    }
+
+    fn is_behind(&self, channel: &Channel, place: Cursor) {
+        self.behind.borrow_mut().push((channel.clone(), place));
+        self.outbox.wake();
+    }
+
+    fn tracks(&self) -> bool {
+        match self.form {
+            Form::Sse(_) => !self.places.borrow().is_empty(),
+            Form::Json => true,
+            Form::WebSocketJson | Form::SseWithId(_) => false,
+        }
+    }
+
+    fn before(&self, message: &Encoded) -> Option<BytesMut> {
+        let place = message.cursor()?;
+        self.moved_to(Some(place));
+        let line = self.id_line();
+        (!line.is_empty()).then(|| BytesMut::from(&line[..]))
+    }
+
+    fn passed_over(&self, message: &Encoded) {
+        let Some(cursor) = message.cursor() else { return };
+        self.moved_to(Some(cursor));
+        match self.form.transport() {
+            Transport::WebSocket => {
+                self.reply(&Reply::Position { channel: &message.channel, cursor });
+            }
+            // An id alone moves the client's last id and fires nothing (HTML standard, 9.2.6).
+            Transport::Sse => {
+                let mut line = self.id_line();
+                line.push(b'\n');
+                self.outbox.send(&line.into(), 0);
+            }
+            Transport::Poll => {}
+        }
     }
 
     fn beat(&self, beat: Beat) {
         match self.form.transport() {
             Transport::WebSocket => self.beat_websocket(beat),
             Transport::Sse => self.beat_sse(beat),
+            Transport::Poll => {}
         }
     }
 
@@ -276,6 +376,21 @@ impl tidewire_hub::Session for Session {
 
     fn end(&self) {
         self.finish(End::SHUTDOWN);
+    }
+}
+
+impl Session {
+    fn tell_gap(&self, channel: &Channel, gap: Option<Gap>) {
+        let Some(gap) = gap else { return };
+        self.moved_to(gap.cursor);
+        if self.form == Form::Json {
+            self.gaps.borrow_mut().push((channel.clone(), gap));
+            return self.outbox.wake();
+        }
+        let Gap { after, cursor } = gap;
+        let mut event = if cursor.is_some() { self.id_line() } else { Vec::new() };
+        event.extend_from_slice(&self.encode(&Reply::Gap { channel, after, cursor }));
+        self.outbox.send(&event.into(), 0);
     }
 }
 

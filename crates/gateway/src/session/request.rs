@@ -5,18 +5,22 @@ use std::task::{Context, Poll, Waker};
 
 use tidewire_broker::PublishError;
 use tidewire_protocol::{
-    Channel, ClientFrame, Code, FrameError, FrameId, MessageId, Publication, Reply, Request,
+    Acked, BodyError, Channel, ClientFrame, Code, FrameError, FrameId, MessageId, Page,
+    Publication, Reply, Request, Rewind,
 };
 
 use super::{ERROR_SECONDS, End, MAX_ERRORS, Session, State};
-use crate::publish::Publishing;
+use crate::publish::{Done, Publishing};
 
 impl Session {
     /// Acts on one text message.
     pub(super) fn handle(self: &Rc<Self>, text: &str) {
         match ClientFrame::parse_json(text) {
             Ok(ClientFrame { id, request }) => match request {
-                Request::Subscribe { channel } => self.subscribe_to(id, &channel),
+                Request::Subscribe { channel, cursor, rewind } => {
+                    self.subscribe_to(id, &channel, cursor.as_deref(), rewind);
+                }
+                Request::History { channel, page } => self.history(id, channel, &page),
                 Request::Unsubscribe { channel } => self.unsubscribe_from(id.as_ref(), &channel),
                 Request::Publish { channel, publication, echo } => {
                     self.publish(id, channel, publication, echo);
@@ -42,7 +46,17 @@ impl Session {
         }
     }
 
-    fn subscribe_to(self: &Rc<Self>, id: Option<FrameId>, channel: &Channel) {
+    fn subscribe_to(
+        self: &Rc<Self>,
+        id: Option<FrameId>,
+        channel: &Channel,
+        cursor: Option<&str>,
+        rewind: Option<Rewind>,
+    ) {
+        let start = match self.app.start_at(channel, cursor, rewind) {
+            Ok(start) => start,
+            Err(error) => return self.refuse(id.as_ref(), error.code, &error.message),
+        };
         let held = self.held.borrow();
         let most = self.app.settings.subscriptions_per_session;
         if held.iter().any(|held| held.subscription.channel == *channel) {
@@ -55,7 +69,7 @@ impl Session {
             self.refuse(id.as_ref(), Code::TooMany, &message);
         } else {
             drop(held);
-            self.subscribe(channel, State::Asked(id));
+            self.subscribe(channel, start, State::Asked(id));
         }
     }
 
@@ -78,9 +92,9 @@ impl Session {
                 retry: None,
             }),
             State::Undecided => self.decided(),
-            State::Confirmed | State::Active => {}
+            State::Confirmed(..) | State::Active => {}
         }
-        self.reply(&Reply::Ack { id, message_id: None });
+        self.reply(&Reply::Ack { id, acked: Acked::default() });
     }
 
     fn publish(
@@ -101,6 +115,33 @@ impl Session {
         }
     }
 
+    fn history(self: &Rc<Self>, id: Option<FrameId>, channel: Channel, page: &Page) {
+        let reading = match self.app.history(&channel, page) {
+            Ok(reading) => reading,
+            Err(error) => return self.refuse(id.as_ref(), error.code, &error.message),
+        };
+        self.in_flight.set(self.in_flight.get() + 1);
+        let session = self.clone();
+        // Ends with the broker's answer, within its time-out.
+        tokio::task::spawn_local(async move {
+            let answer = reading.await;
+            session.in_flight.set(session.in_flight.get() - 1);
+            match answer {
+                Ok(part) => {
+                    let page = Some((&channel, &part.messages[..], part.next));
+                    let acked = Acked { page, ..Acked::default() };
+                    session.reply(&Reply::Ack { id: id.as_ref(), acked });
+                }
+                Err(error) => {
+                    let BodyError { code, message } = &error;
+                    let (id, code) = (id.as_ref(), *code);
+                    session.reply(&Reply::Error { id, code, message, retry: Some(1_000) });
+                }
+            }
+            session.outbox.wake();
+        });
+    }
+
     fn await_receipt(self: &Rc<Self>, id: Option<FrameId>, mut publishing: Publishing) {
         self.in_flight.set(self.in_flight.get() + 1);
         let session = self.clone();
@@ -117,10 +158,17 @@ impl Session {
         &self,
         id: Option<&FrameId>,
         message_id: &MessageId,
-        outcome: Result<(), PublishError>,
+        outcome: Result<Done, PublishError>,
     ) {
         match outcome {
-            Ok(()) => self.reply(&Reply::Ack { id, message_id: Some(message_id) }),
+            Ok(Done { cursor, duplicate }) => {
+                let message_id = Some(message_id);
+                let acked = Acked { message_id, cursor, duplicate, ..Acked::default() };
+                self.reply(&Reply::Ack { id, acked });
+            }
+            Err(PublishError::Conflict) => {
+                self.refuse(id, Code::Conflict, &PublishError::Conflict.to_string());
+            }
             Err(error) => {
                 // Sending it again with this id is safe, so the error names it.
                 let message = format!("{error} (messageId {})", message_id.as_str());

@@ -45,6 +45,7 @@ impl Session {
         if let Poll::Ready(failure) = failed {
             return Poll::Ready(End::of_failure(failure));
         }
+        self.catch_up();
         let Some(socket) = self.outbox.socket() else { return Poll::Pending };
         loop {
             match socket.poll_read_ready(cx) {
@@ -109,7 +110,10 @@ impl http_body::Body for SessionBody {
             Poll::Ready(Some(bytes)) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
             // It has ended, and all that came before was handed out.
             Poll::Pending if self.0.end.get().is_some() => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                self.0.catch_up();
+                Poll::Pending
+            }
             Poll::Ready(None) => Poll::Ready(None),
         }
     }

@@ -47,6 +47,7 @@ impl Session {
         if let Poll::Ready(failure) = failed {
             return Poll::Ready(Woken::Ended(End::of_failure(failure)));
         }
+        self.catch_up();
         // Too many publishes wait for the broker: it is read on when one of them is done.
         if usize::from(self.in_flight.get()) >= self.app.settings.publishes_in_flight {
             return Poll::Pending;
