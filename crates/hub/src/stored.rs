@@ -187,6 +187,8 @@ impl StoredChannel {
             return;
         }
         self.take_in(reading, actions);
+        // Before what waited goes in: it could push out of a small window what the read showed.
+        self.answer(reading, now, actions);
         for message in held {
             match self.offer(&message) {
                 Offered::Appended => actions.push(Action::Deliver(message)),
@@ -196,7 +198,6 @@ impl StoredChannel {
                 Offered::Unlinked => overflow = true,
             }
         }
-        self.answer(reading, now, actions);
         if overflow || !self.asks.is_empty() {
             self.begin_read(actions);
         }

@@ -9,12 +9,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tidewire_broker::{Broker, Confirmation, Events, Origin, Receipt};
-use tidewire_hub::{
-    Beat, Form, Hub, HubSettings, Lane, LaneSettings, Lanes, Outbox, OutboxLimits, Session, Sink,
-    Subscription,
+use tidewire_broker::{
+    Broker, Confirmation, Events, Origin, Published, Publisher, Query, ReadReceipt, Receipt,
 };
-use tidewire_protocol::{Channel, Code, Event, Message, Payload, SessionId, Timestamp, sse::Style};
+use tidewire_hub::{
+    Beat, Begin, Encoded, Form, Gap, Hub, HubSettings, Lane, LaneSettings, Lanes, Outbox,
+    OutboxLimits, Session, Sink, Start, Subscription, WindowLimits,
+};
+use tidewire_protocol::{
+    Channel, Code, Cursor, Event, Message, NamespaceRules, Namespaces, Payload, SessionId,
+    Timestamp, sse::Style,
+};
 use tokio::sync::{mpsc, oneshot};
 
 pub fn channel(name: &str) -> Channel {
@@ -29,6 +34,7 @@ pub fn message(n: u64) -> Message {
         timestamp: Timestamp::now(),
         from: None,
         exclude: None,
+        stored: None,
     }
 }
 
@@ -48,8 +54,11 @@ impl Broker for ScriptedBroker {
     fn unsubscribe(&self, channel: &Channel) {
         self.wishes.lock().push((false, channel.clone()));
     }
-    fn publish(&self, _: Channel, _: Message) -> Receipt {
-        Box::pin(std::future::ready(Ok(())))
+    fn read(&self, _: &Channel, _: Query) -> ReadReceipt {
+        Box::pin(std::future::pending())
+    }
+    fn publish(&self, _: Channel, _: Message, _: Publisher) -> Receipt {
+        Box::pin(std::future::ready(Ok(Published::default())))
     }
     fn ready(&self) -> Result<(), String> {
         Ok(())
@@ -84,14 +93,16 @@ impl Session for Recorder {
     fn outbox(&self) -> &Outbox {
         &self.outbox
     }
-    fn subscribed(&self, channel: &Channel) {
+    fn subscribed(&self, channel: &Channel, _: Option<&Begin>) {
         self.mark("subscribed");
         let _ = self.told.send(Told::Subscribed(channel.clone()));
     }
     fn refused(&self, channel: &Channel, code: Code) {
         let _ = self.told.send(Told::Refused(channel.clone(), code));
     }
-    fn gap(&self, channel: &Channel) {
+    fn is_behind(&self, _: &Channel, _: Cursor) {}
+    fn passed_over(&self, _: &Encoded) {}
+    fn gap(&self, channel: &Channel, _: Option<&Gap>) {
         self.mark("gap");
         let _ = self.told.send(Told::Gap(channel.clone()));
     }
@@ -120,7 +131,9 @@ pub struct Rig {
 impl Rig {
     pub fn new(lanes: usize, linger: Duration) -> Self {
         let broker = Arc::new(ScriptedBroker::default());
-        let hub = HubSettings { linger, namespaces: Arc::default() };
+        let rules = Namespaces::new(NamespaceRules::live(), []);
+        let window = WindowLimits { messages: 100, bytes: 1 << 20 };
+        let hub = HubSettings { linger, namespaces: Arc::new(rules), window };
         let lane = LaneSettings { websocket_heartbeat: 25, websocket_grace: 10, sse_heartbeat: 15 };
         let lanes = Lanes::start(lanes, broker.clone(), hub, lane).unwrap();
         Self { lanes, broker }
@@ -171,7 +184,8 @@ impl Rig {
                 told,
             });
             let slot = lane.attach(session.clone());
-            let subscription: Subscription = lane.subscribe(session.clone(), &channel, patience);
+            let subscription: Subscription =
+                lane.subscribe(session.clone(), &channel, Start::Present, patience);
             let lane = lane.clone();
             tokio::task::spawn_local(async move {
                 let fetch = async {
