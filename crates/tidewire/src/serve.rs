@@ -67,7 +67,10 @@ async fn until_told_to_stop(gateway: &Gateway) -> anyhow::Result<()> {
 }
 
 fn broker(config: &Config) -> anyhow::Result<Arc<dyn Broker>> {
-    let Some(url) = &config.broker.url else { return Ok(Arc::new(MemoryBroker::new())) };
+    let namespaces = Arc::new(config.namespace_rules());
+    let Some(url) = &config.broker.url else {
+        return Ok(Arc::new(MemoryBroker::new(namespaces, config.broker.dedupe_ttl)));
+    };
     let settings = tidewire_broker_redis::Settings {
         prefix: config.broker.prefix.as_str().to_owned(),
         links: config.broker.links,

@@ -103,7 +103,8 @@ impl Session {
             lane: lane.clone(),
             slot: Cell::new(None),
             outbox: Outbox::new(sink, app.settings.outbox, true),
-            held: RefCell::default(),
+            // Of the right size at once: a vector that grows begins with room for four.
+            held: RefCell::new(Vec::with_capacity(channels.len())),
             undecided: Cell::new(channels.len() as u16),
             denied: RefCell::default(),
             end: Cell::new(None),

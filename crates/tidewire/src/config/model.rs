@@ -99,7 +99,7 @@ pub(crate) struct Log {
 /// `[namespaces.NAME]`
 #[derive(Clone, Debug)]
 pub(crate) struct Namespace {
-    pub(crate) history_size: u32,
+    pub(crate) history_size: usize,
     pub(crate) history_ttl: Duration,
     pub(crate) log: bool,
 }
@@ -163,7 +163,7 @@ impl Default for Heartbeat {
 
 impl Default for Namespace {
     fn default() -> Self {
-        Self { history_size: 0, history_ttl: 5 * MINUTE, log: false }
+        Self { history_size: 100, history_ttl: 5 * MINUTE, log: false }
     }
 }
 
@@ -176,7 +176,11 @@ impl Config {
 
     /// The namespaces' rules as the rest of the gateway takes them.
     pub(crate) fn namespace_rules(&self) -> Namespaces {
-        let rules = |namespace: &Namespace| NamespaceRules { log: namespace.log };
+        let rules = |namespace: &Namespace| NamespaceRules {
+            history_size: namespace.history_size,
+            history_ttl: namespace.history_ttl,
+            log: namespace.log,
+        };
         let default = self.namespaces.get("default").map(rules).unwrap_or_default();
         let named = self.namespaces.iter().filter(|(name, _)| *name != "default");
         Namespaces::new(default, named.map(|(name, namespace)| (name.clone(), rules(namespace))))
@@ -217,13 +221,13 @@ impl Broker {
             "How many connections to Redis carry what this node publishes.",
             &mut Number(&mut self.publishers, 1..=16),
         );
-        v.key("dedupe_ttl", "For how long a `messageId` that was published is remembered, so that sending it again delivers nothing twice. Of use once channels are stored.", &mut Time(&mut self.dedupe_ttl, SECOND..=DAY));
+        v.key("dedupe_ttl", "For how long a `messageId` that was published is remembered, so that sending it again delivers nothing twice. On stored channels.", &mut Time(&mut self.dedupe_ttl, SECOND..=DAY));
         v.key(
             "wait_replicas",
             "How many replicas must have a message before it is acknowledged.",
             &mut OnlyZero(
                 &mut self.wait_replicas,
-                "waiting for replicas comes with stored channels, which do not exist yet",
+                "waiting for replicas does not exist yet",
             ),
         );
         v.key(
@@ -332,12 +336,13 @@ impl Namespace {
         );
         v.key(
             "history_size",
-            "How many messages are kept per channel.",
-            &mut OnlyZero(&mut self.history_size, "history is not available yet"),
+            "How many messages are kept per channel, so that clients can resume. 0: its channels are \
+            live, nothing is kept.",
+            &mut Number(&mut self.history_size, 0..=10_000),
         );
         v.key(
             "history_ttl",
-            "For how long they are kept after the last one. Of use once channels are stored.",
+            "For how long they are kept after the last one.",
             &mut Time(&mut self.history_ttl, SECOND..=30 * DAY),
         );
         v.key("log", "Logs every message of the namespace at level `info`. For finding a fault; payloads are not logged.", &mut Switch(&mut self.log));

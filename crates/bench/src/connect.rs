@@ -1,0 +1,119 @@
+//! `connect`: many idle connections, and what each costs the server.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use serde::Serialize;
+
+use crate::cli::Connect;
+use crate::clock::seconds;
+use crate::crowd::{Crowd, Losses, Opening, Plan, Turn};
+use crate::outcome::{Latency, Run, Table};
+use crate::process::Memory;
+use crate::target::Target;
+
+/// What a run of `connect` found.
+#[derive(Debug, Serialize)]
+pub(crate) struct Outcome {
+    #[serde(flatten)]
+    run: Run,
+    transport: &'static str,
+    connections: usize,
+    /// Those that were still there at the end.
+    held: usize,
+    #[serde(flatten)]
+    losses: Losses,
+    hold_seconds: u64,
+    /// From the connect to being subscribed, each.
+    #[serde(flatten)]
+    opening: Latency,
+    /// All together.
+    opening_seconds: f64,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    memory: Option<Growth>,
+}
+
+/// The server's memory, in bytes; before the first connection and at the end of the hold.
+#[derive(Debug, Serialize)]
+struct Growth {
+    rss_before: u64,
+    rss_after: u64,
+    anonymous_before: u64,
+    anonymous_after: u64,
+    rss_per_connection: f64,
+    anonymous_per_connection: f64,
+}
+
+/// Runs it.
+pub(crate) fn run(arguments: &Connect) -> anyhow::Result<Outcome> {
+    let target = Target::parse(&arguments.url, &arguments.channel).context("--url")?;
+    ensure!(arguments.connections > 0, "there must be a connection");
+    let before = Memory::of(&arguments.pid)?;
+    let (mut crowd, opening) = Crowd::open(&Plan {
+        target: &target,
+        size: arguments.connections,
+        at_once: arguments.crowd.at_once,
+        sources: arguments.crowd.sources,
+        words: &arguments.crowd.words(),
+    })?;
+    hold(&mut crowd, arguments.hold.into())?;
+    let after = Memory::of(&arguments.pid)?;
+    let Opening { times, took } = opening;
+    Ok(Outcome {
+        run: arguments.print.run(),
+        transport: target.scheme.transport(),
+        connections: arguments.connections,
+        held: crowd.alive(),
+        losses: crowd.losses(),
+        hold_seconds: Duration::from(arguments.hold).as_secs(),
+        opening: Latency::of(&times),
+        opening_seconds: seconds(took),
+        memory: (!arguments.pid.is_empty()).then(|| Growth::of(before, after, crowd.alive())),
+    })
+}
+
+/// Keeps all connections open, answering heartbeats.
+fn hold(crowd: &mut Crowd, length: Duration) -> anyhow::Result<()> {
+    let (began, mut turn) = (Instant::now(), Turn::default());
+    while let Some(left) = length.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) {
+        crowd.turn(&mut turn, Some(left), |_, _| ())?;
+    }
+    Ok(())
+}
+
+impl Growth {
+    #[allow(clippy::cast_precision_loss)]
+    fn of(before: Memory, after: Memory, connections: usize) -> Self {
+        let each = |before: u64, after: u64| (after as f64 - before as f64) / connections as f64;
+        Self {
+            rss_before: before.rss,
+            rss_after: after.rss,
+            anonymous_before: before.anonymous,
+            anonymous_after: after.anonymous,
+            rss_per_connection: each(before.rss, after.rss),
+            anonymous_per_connection: each(before.anonymous, after.anonymous),
+        }
+    }
+}
+
+impl Table for Outcome {
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let mut rows = vec![
+            ("transport", self.transport.to_owned()),
+            ("connections", format!("{}, of which lost: {}", self.connections, self.losses)),
+            ("held for", format!("{} s", self.hold_seconds)),
+            ("opened in", format!("{:.2} s", self.opening_seconds)),
+            ("each subscribed in", self.opening.to_string()),
+        ];
+        if let Some(memory) = &self.memory {
+            let kib = |bytes: u64| bytes >> 10;
+            let (before, after) = (kib(memory.rss_before), kib(memory.rss_after));
+            let each = memory.rss_per_connection;
+            rows.push(("resident", format!("{before} to {after} KiB: {each:.0} B a connection")));
+            let (before, after) = (kib(memory.anonymous_before), kib(memory.anonymous_after));
+            let each = memory.anonymous_per_connection;
+            rows.push(("anonymous", format!("{before} to {after} KiB: {each:.0} B a connection")));
+        }
+        rows
+    }
+}
