@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::future::ready;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -18,6 +19,10 @@ use crate::{Broker, Confirmation, Events, Origin, PublishError, Receipt, Vital};
 /// The most publishes that wait for room. Each belongs to a publisher that waits for its receipt,
 /// so that honest ones never get there.
 const MAX_WAITING: usize = 4_096;
+/// The most bytes of payload that wait.
+const MAX_WAITING_BYTES: usize = 64 << 20;
+/// How long a publisher waits for room.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The embedded broker.
 #[derive(Default)]
@@ -37,6 +42,8 @@ struct Shared {
 struct State {
     events: Option<Arc<dyn Events>>,
     queue: VecDeque<Waiting>,
+    /// Of the payloads in the queue.
+    bytes: usize,
 }
 
 struct Waiting {
@@ -79,17 +86,24 @@ impl Broker for MemoryBroker {
             events.message(channel.as_str(), message, Origin::Gateway);
             return Box::pin(ready(Ok(())));
         }
-        if state.queue.len() >= MAX_WAITING {
+        let bytes = message.payload.len();
+        if state.queue.len() >= MAX_WAITING || state.bytes + bytes > MAX_WAITING_BYTES {
             let error = PublishError::Unavailable("too many publishes are waiting".into());
             return Box::pin(ready(Err(error)));
         }
         let (receipt, done) = oneshot::channel();
+        state.bytes += bytes;
         state.queue.push_back(Waiting { channel, message, receipt });
         drop(state);
         self.shared.waiting.notify_one();
         Box::pin(async move {
             // The sender goes unused only when the broker closes with the message in its queue.
-            done.await.map_err(|_| PublishError::Unavailable("the broker is closed".into()))
+            let closed = || PublishError::Unavailable("the broker is closed".into());
+            match tokio::time::timeout(PATIENCE, done).await {
+                Ok(received) => received.map_err(|_| closed()),
+                // It stays in the queue, and may yet be published.
+                Err(_) => Err(PublishError::Timeout),
+            }
         })
     }
 
@@ -105,6 +119,7 @@ impl Broker for MemoryBroker {
         let mut state = self.shared.state.lock();
         state.events = None;
         state.queue.clear();
+        state.bytes = 0;
     }
 }
 
@@ -116,6 +131,7 @@ async fn drain(shared: Arc<Shared>, events: Arc<dyn Events>) {
             events.room().await;
             let mut state = shared.state.lock();
             let Some(next) = state.queue.pop_front() else { break };
+            state.bytes -= next.message.payload.len();
             events.message(next.channel.as_str(), next.message, Origin::Gateway);
             // A publisher that went away does not need the receipt.
             let _ = next.receipt.send(());

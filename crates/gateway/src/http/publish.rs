@@ -124,6 +124,7 @@ impl Begun {
                     "messageId": publishing.message_id.as_str(),
                 });
                 if let Err(error) = outcome {
+                    app.metrics.error(error.code());
                     result["code"] = error.code().as_str().into();
                     result["message"] = error.to_string().into();
                 }

@@ -122,6 +122,7 @@ impl Session {
         match outcome {
             Ok(()) => self.reply(&Reply::Ack { id, message_id: Some(message_id) }),
             Err(error) => {
+                self.app.metrics.error(error.code());
                 // Sending it again with this id is safe, so the error names it.
                 let message = format!("{error} (messageId {})", message_id.as_str());
                 let code = error.code();
