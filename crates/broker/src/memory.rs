@@ -27,6 +27,10 @@ use log::Logs;
 const MAX_WAITING: usize = 4_096;
 /// How often what has expired is thrown away.
 const SWEEP: Duration = Duration::from_secs(1);
+/// The most bytes of payload that wait.
+const MAX_WAITING_BYTES: usize = 64 << 20;
+/// How long a publisher waits for room.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The embedded broker.
 pub struct MemoryBroker {
@@ -44,6 +48,8 @@ struct State {
     events: Option<Arc<dyn Events>>,
     logs: Logs,
     queue: VecDeque<Waiting>,
+    /// Of the payloads in the queue.
+    bytes: usize,
 }
 
 struct Waiting {
@@ -63,7 +69,7 @@ impl MemoryBroker {
     #[must_use]
     pub fn new(namespaces: Arc<Namespaces>, dedupe: Duration) -> Self {
         let logs = Logs::new(namespaces, dedupe);
-        let state = State { events: None, logs, queue: VecDeque::new() };
+        let state = State { events: None, logs, queue: VecDeque::new(), bytes: 0 };
         let shared = Shared { state: Mutex::new(state), waiting: Notify::new() };
         Self { shared: Arc::new(shared), tasks: Mutex::default() }
     }
@@ -115,18 +121,24 @@ impl Broker for MemoryBroker {
         if state.queue.is_empty() && events.has_room() {
             return Box::pin(ready(state.publish(&*events, publish)));
         }
-        if state.queue.len() >= MAX_WAITING {
+        let bytes = publish.message.payload.len();
+        if state.queue.len() >= MAX_WAITING || state.bytes + bytes > MAX_WAITING_BYTES {
             let error = PublishError::Unavailable("too many publishes are waiting".into());
             return Box::pin(ready(Err(error)));
         }
         let (receipt, done) = oneshot::channel();
+        state.bytes += bytes;
         state.queue.push_back(Waiting { publish, receipt });
         drop(state);
         self.shared.waiting.notify_one();
         Box::pin(async move {
             // The sender goes unused only when the broker closes with the message in its queue.
             let closed = || PublishError::Unavailable("the broker is closed".into());
-            done.await.unwrap_or_else(|_| Err(closed()))
+            match tokio::time::timeout(PATIENCE, done).await {
+                Ok(received) => received.unwrap_or_else(|_| Err(closed())),
+                // It stays in the queue, and may yet be published.
+                Err(_) => Err(PublishError::Timeout),
+            }
         })
     }
 
@@ -149,6 +161,7 @@ impl Broker for MemoryBroker {
         let mut state = self.shared.state.lock();
         state.events = None;
         state.queue.clear();
+        state.bytes = 0;
     }
 }
 
@@ -160,6 +173,7 @@ async fn drain(shared: Arc<Shared>, events: Arc<dyn Events>) {
             events.room().await;
             let mut state = shared.state.lock();
             let Some(next) = state.queue.pop_front() else { break };
+            state.bytes -= next.publish.message.payload.len();
             let outcome = state.publish(&*events, next.publish);
             // A publisher that went away does not need the receipt.
             let _ = next.receipt.send(outcome);

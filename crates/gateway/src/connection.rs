@@ -1,8 +1,10 @@
 //! One connection on its lane: HTTP until a stream takes it over.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tidewire_hub::{Form, Lane, Sink, Transport};
 use tokio::net::TcpStream;
 use tower::ServiceExt as _;
@@ -35,6 +38,12 @@ const MAX_HEAD_BYTES: usize = 16 << 10;
 const MAX_HEAD_FIELDS: usize = 64;
 /// Streams of one HTTP/2 connection at a time.
 const MAX_HTTP2_STREAMS: u32 = 128;
+/// How long an HTTP/2 client may take to leave after it was told to.
+const GOAWAY: Duration = Duration::from_secs(5);
+/// The longest pause between two looks at a socket's first bytes.
+const MAX_PAUSE: Duration = Duration::from_millis(250);
+/// How long a client may go on sending after its last answer.
+const SEE_OFF: Duration = Duration::from_secs(1);
 /// How often the time-outs of an HTTP connection are looked at.
 const WATCH: Duration = Duration::from_secs(1);
 
@@ -85,8 +94,8 @@ impl Connection {
         match (served, taken.take()) {
             (Some(Ok(())), Some(taken)) => self.hand_over(socket, &parts.read_buf, taken, place),
             (None, _) => self.expire(&socket, &shared),
-            // The client left, or broke HTTP; hyper has answered what can be answered.
-            _ => {}
+            // hyper has answered what can be answered; the client may still be sending.
+            _ => see_off(&self.lane, &socket).await,
         }
     }
 
@@ -139,7 +148,7 @@ impl Connection {
 
     /// A request did not come in time.
     fn expire(&self, socket: &TcpStream, shared: &Shared) {
-        if shared.began.get().is_some() {
+        if shared.began.get().is_some() && !shared.behind.get() {
             self.app.metrics.refused(Refusal::HeadTimeout);
             // Best effort: the client is told if its socket takes it at once.
             let _ = socket.try_write(
@@ -149,10 +158,10 @@ impl Connection {
     }
 
     async fn http2(self: Rc<Self>, socket: TcpStream, _place: Place) {
-        let open = Rc::new(Cell::new(0_usize));
+        let streams = Rc::new(Streams::default());
         let service = {
-            let (this, open) = (self.clone(), open.clone());
-            service_fn(move |request| this.clone().answer2(request, Open::new(&open)))
+            let (this, streams) = (self.clone(), streams.clone());
+            service_fn(move |request| this.clone().answer2(request, Open::new(&streams)))
         };
         let settings = &self.app.settings;
         let mut connection = pin!(
@@ -169,9 +178,17 @@ impl Connection {
             if tokio::time::timeout(WATCH, connection.as_mut()).await.is_ok() {
                 return;
             }
-            if open.get() > 0 {
+            if streams.open.get() > 0 {
                 idle_since = Instant::now();
-            } else if idle_since.elapsed() > settings.idle_timeout {
+            }
+            // Before its first request it has the time of a head.
+            let limit =
+                if streams.seen.get() { settings.idle_timeout } else { settings.head_timeout };
+            let idle = idle_since.elapsed();
+            if idle > limit + GOAWAY || streams.oldest_plain() > settings.idle_timeout {
+                return;
+            }
+            if idle > limit {
                 connection.as_mut().graceful_shutdown();
             }
         }
@@ -184,7 +201,10 @@ impl Connection {
     ) -> Result<Response<Counted>, Infallible> {
         let (response, takeover) = self.route(request).await;
         let response = match takeover {
-            Some(takeover) => self.stream_within(response, takeover),
+            Some(takeover) => {
+                open.is_stream();
+                self.stream_within(response, takeover)
+            }
             None => response.map(AnyBody::Plain),
         };
         Ok(response.map(|body| Counted { body, _open: open }))
@@ -238,17 +258,29 @@ async fn first_bytes(socket: &TcpStream, time: Duration) -> Option<bool> {
     const PREFACE: &[u8; 3] = b"PRI";
     let peeked = tokio::time::timeout(time, async {
         let mut first = [0; PREFACE.len()];
+        let mut pause = Duration::from_millis(5);
         loop {
             match socket.peek(&mut first).await {
                 Ok(0) | Err(_) => return Some(false),
                 Ok(n) if first[..n] != PREFACE[..n] => return Some(false),
                 Ok(n) if n == PREFACE.len() => return Some(true),
                 // One or two bytes of it: the rest is on its way, and peeking does not wait.
-                Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Ok(_) => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(MAX_PAUSE);
+                }
             }
         }
     });
     peeked.await.ok().flatten()
+}
+
+/// Lets a socket go without taking the last answer back: closing it with unread bytes would reset
+/// the connection. Our side is shut, and what comes is read away for a moment.
+async fn see_off(lane: &Lane, socket: &TcpStream) {
+    // It fails only when there is no connection any more.
+    let _ = SockRef::from(socket).shutdown(Shutdown::Write);
+    let _ = tokio::time::timeout(SEE_OFF, lane.read_away(socket)).await;
 }
 
 /// Resolves when an HTTP/1 connection has outlived its time: a head that does not end, or nothing
@@ -279,19 +311,50 @@ impl<F: Future + 'static> Executor<F> for OnLane {
     }
 }
 
-/// Counts the open streams of an HTTP/2 connection.
-struct Open(Rc<Cell<usize>>);
+/// What is open on an HTTP/2 connection.
+#[derive(Default)]
+struct Streams {
+    open: Cell<usize>,
+    /// There was a request.
+    seen: Cell<bool>,
+    next: Cell<u64>,
+    /// When each request came whose answer is no event stream: an answer that nobody reads is
+    /// kept in memory.
+    plain: RefCell<BTreeMap<u64, Instant>>,
+}
+
+impl Streams {
+    fn oldest_plain(&self) -> Duration {
+        self.plain.borrow().values().next().map_or(Duration::ZERO, Instant::elapsed)
+    }
+}
+
+/// One open stream.
+struct Open {
+    streams: Rc<Streams>,
+    number: u64,
+}
 
 impl Open {
-    fn new(count: &Rc<Cell<usize>>) -> Self {
-        count.set(count.get() + 1);
-        Self(count.clone())
+    fn new(streams: &Rc<Streams>) -> Self {
+        let number = streams.next.get();
+        streams.next.set(number + 1);
+        streams.open.set(streams.open.get() + 1);
+        streams.seen.set(true);
+        streams.plain.borrow_mut().insert(number, Instant::now());
+        Self { streams: streams.clone(), number }
+    }
+
+    /// It is an event stream, which lasts.
+    fn is_stream(&self) {
+        self.streams.plain.borrow_mut().remove(&self.number);
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.streams.open.set(self.streams.open.get() - 1);
+        self.streams.plain.borrow_mut().remove(&self.number);
     }
 }
 

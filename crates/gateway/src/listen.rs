@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use socket2::{SockRef, TcpKeepalive};
@@ -19,6 +19,8 @@ use crate::metrics::Refusal;
 
 /// Wait after the system gave no socket: long enough to burn nothing, short enough to be unnoticed.
 const OUT_OF_SOCKETS: Duration = Duration::from_millis(100);
+/// At most one line about it in this time.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Unacknowledged bytes for so long mean that the peer is gone (`TCP_USER_TIMEOUT`).
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection that says nothing is probed after so long.
@@ -35,12 +37,16 @@ pub(crate) async fn accept(
     router: Router,
 ) {
     let mut next = lanes.iter().cycle();
+    let mut logged = None;
     loop {
         let socket = match accept_one(&listener).await {
             Ok(socket) => socket,
             Err(error) => {
                 app.metrics.refused(Refusal::Accept);
-                tracing::warn!(%error, "no socket accepted");
+                if logged.is_none_or(|at: Instant| at.elapsed() > LOG_INTERVAL) {
+                    logged = Some(Instant::now());
+                    tracing::warn!(%error, "no socket accepted");
+                }
                 tokio::time::sleep(OUT_OF_SOCKETS).await;
                 continue;
             }

@@ -70,9 +70,8 @@ impl Publishing {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Done, PublishError>> {
         self.receipt.as_mut().poll(cx).map(|outcome| {
-            match &outcome {
-                Ok(_) => app.metrics.published(self.source, self.namespace, self.began.elapsed()),
-                Err(error) => app.metrics.error(error.code()),
+            if outcome.is_ok() {
+                app.metrics.published(self.source, self.namespace, self.began.elapsed());
             }
             outcome.map(|published| Done {
                 cursor: published.place.map(|(life, id)| Cursor::new(&self.channel, life, id)),

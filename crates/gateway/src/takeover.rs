@@ -71,7 +71,9 @@ impl Read for TakenIo {
         buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        if polled.is_ready() && !self.shared.busy.get() && self.shared.began.get().is_none() {
+        // Not while an answer is still on its way: that has a time-out of its own.
+        let waits = !self.shared.busy.get() && !self.shared.behind.get();
+        if polled.is_ready() && waits && self.shared.began.get().is_none() {
             self.shared.began.set(Some(Instant::now()));
         }
         polled

@@ -108,7 +108,11 @@ fn excluded(message: &Encoded, session: &dyn Session) -> bool {
 }
 
 fn send(session: &dyn Session, bytes: &Bytes, messages: u32, tally: &mut Tally) {
-    session.outbox().send(bytes, messages);
+    let outbox = session.outbox();
+    if outbox.failure().is_some() {
+        return;
+    }
+    outbox.send(bytes, messages);
     let transport: Transport = session.form().transport();
     tally.messages[transport as usize] += u64::from(messages);
     tally.bytes[transport as usize] += bytes.len() as u64;

@@ -5,7 +5,7 @@
 //! each lane that has subscribers. The decision to subscribe or unsubscribe at the broker is taken
 //! under the same lock, so that wishes reach it in the order in which they were decided.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -30,6 +30,8 @@ const SHARDS: usize = 64;
 /// The first wait after a read that failed, and the longest.
 const READ_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_READ_BACKOFF: Duration = Duration::from_secs(1);
+/// Channels of a shard that may linger without a subscriber.
+const MAX_IDLE: usize = 256;
 
 /// How the hub works.
 #[derive(Debug, Clone)]
@@ -82,7 +84,7 @@ struct Entry {
 }
 
 /// A channel with subscribers, as operators see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listed {
     /// Its name.
     pub channel: Channel,
@@ -274,6 +276,10 @@ impl Hub {
             if !std::mem::replace(&mut entry.listed_idle, true) {
                 shard.idle.push_back((now, channel.clone()));
             }
+            // Whoever comes and goes through many names must not fill the memory with them.
+            while shard.idle.len() > MAX_IDLE {
+                self.let_go_of_oldest(shard, now);
+            }
         }
     }
 
@@ -284,30 +290,40 @@ impl Hub {
             let mut guard = shard.lock();
             let shard = &mut *guard;
             while shard.idle.front().is_some_and(|(since, _)| *since <= before) {
-                let Some((_, channel)) = shard.idle.pop_front() else { break };
-                let Some(entry) = shard.channels.get_mut(&channel) else { continue };
-                entry.listed_idle = false;
-                match entry.idle_since {
-                    Some(since) if since <= before => {
-                        shard.channels.remove(&channel);
-                        self.broker.unsubscribe(&channel);
-                        self.metrics.channels.decrement(1);
-                    }
-                    // It had subscribers in between.
-                    Some(since) => {
-                        entry.listed_idle = true;
-                        shard.idle.push_back((since, channel));
-                    }
-                    None => {}
-                }
+                self.let_go_of_oldest(shard, before);
             }
+            if shard.channels.capacity() > 4 * shard.channels.len().max(64) {
+                shard.channels.shrink_to_fit();
+                shard.idle.shrink_to_fit();
+            }
+        }
+    }
+
+    /// Lets go of the channel at the head of the idle ones, if it has had no subscriber since.
+    fn let_go_of_oldest(&self, shard: &mut Shard, before: Instant) {
+        let Some((_, channel)) = shard.idle.pop_front() else { return };
+        let Some(entry) = shard.channels.get_mut(&channel) else { return };
+        entry.listed_idle = false;
+        match entry.idle_since {
+            Some(since) if since <= before => {
+                shard.channels.remove(&channel);
+                self.broker.unsubscribe(&channel);
+                self.metrics.channels.decrement(1);
+            }
+            // It had subscribers in between.
+            Some(since) => {
+                entry.listed_idle = true;
+                shard.idle.push_back((since, channel));
+            }
+            None => {}
         }
     }
 
     /// The channels of this node that have subscribers and begin with `prefix`, by name: the first
     /// `limit` after `after`.
     pub fn list(&self, prefix: &str, after: &str, limit: usize) -> Vec<Listed> {
-        let mut found = Vec::new();
+        // The first ones by name; the largest of them on top, to be replaced by smaller ones.
+        let mut found = BinaryHeap::new();
         for shard in &self.shards {
             let shard = shard.lock();
             for (channel, entry) in &shard.channels {
@@ -315,12 +331,13 @@ impl Hub {
                 if name.starts_with(prefix) && name > after && !entry.lanes.is_empty() {
                     let subscribers = entry.lanes.iter().map(|(_, count)| count).sum();
                     found.push(Listed { channel: channel.clone(), subscribers });
+                    if found.len() > limit {
+                        found.pop();
+                    }
                 }
             }
         }
-        found.sort_unstable_by(|a, b| a.channel.cmp(&b.channel));
-        found.truncate(limit);
-        found
+        found.into_sorted_vec()
     }
 
     fn shard(&self, channel: &str) -> &Mutex<Shard> {

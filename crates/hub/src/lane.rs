@@ -5,6 +5,8 @@
 //! of that turn at once.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +15,7 @@ use bytes::BytesMut;
 use hashbrown::HashMap;
 use slab::Slab;
 use tidewire_protocol::{Channel, Code, Cursor, SessionId};
+use tokio::net::TcpStream;
 
 use crate::fanout::{Batch, Tally};
 use crate::hub::Hub;
@@ -189,6 +192,18 @@ impl Lane {
     /// If it is in use already: nobody keeps it over an `.await`.
     pub fn scratch(&self) -> std::cell::RefMut<'_, Box<[u8]>> {
         self.scratch.borrow_mut()
+    }
+
+    /// Reads and forgets what a client sends, until it closes its side.
+    pub async fn read_away(&self, socket: &TcpStream) {
+        while poll_fn(|cx| socket.poll_read_ready(cx)).await.is_ok() {
+            match socket.try_read(&mut self.scratch()) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
     }
 
     /// Subscribes a session. [`Session::subscribed`] or [`Session::refused`] follows; the latter

@@ -14,6 +14,8 @@ use tokio::net::TcpStream;
 
 /// The most slices in one vectored write. More gains nothing: 64 small frames fill a packet.
 const MAX_SLICES: usize = 64;
+/// So many chunks may always wait, however few messages may.
+const MIN_CHUNKS: usize = 256;
 
 /// What an outbox may hold before its session counts as slow.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +57,8 @@ pub struct Outbox {
     /// Bytes that the socket took, wrapping: shows whether there is any progress.
     written: Cell<u32>,
     dropped: Cell<u32>,
+    /// Several replies are about to be sent, and shall be written together.
+    corked: Cell<bool>,
 }
 
 #[derive(Default)]
@@ -86,6 +90,7 @@ impl Outbox {
             failure: Cell::new(None),
             written: Cell::new(0),
             dropped: Cell::new(0),
+            corked: Cell::new(false),
         }
     }
 
@@ -120,7 +125,7 @@ impl Outbox {
         if self.failure.get().is_some() || bytes.is_empty() {
             return;
         }
-        let idle = self.queue.borrow().chunks.is_empty();
+        let idle = self.queue.borrow().chunks.is_empty() && !self.corked.get();
         let taken = match (&self.sink, idle) {
             (Sink::Socket(socket), true) => match self.write(socket, &[IoSlice::new(bytes)]) {
                 Ok(taken) => taken,
@@ -130,6 +135,19 @@ impl Outbox {
         };
         if taken < bytes.len() {
             self.enqueue(bytes, taken, messages);
+        }
+    }
+
+    /// Lets what is sent from now on wait for [`Outbox::uncork`], so that it is written together.
+    pub fn cork(&self) {
+        self.corked.set(true);
+    }
+
+    /// Writes what has waited since [`Outbox::cork`].
+    pub fn uncork(&self) {
+        self.corked.set(false);
+        if !self.flush() {
+            self.wake();
         }
     }
 
@@ -301,17 +319,26 @@ impl Outbox {
         };
         queue.begun |= taken > 0;
         queue.push(Chunk { bytes: rest, messages });
-        let first = queue.chunks.len() == 1;
+        let waiting = queue.chunks.len();
         drop(queue);
-        self.check_limits();
-        if first {
+        if self.corked.get() {
+            if waiting >= MAX_SLICES {
+                self.flush();
+            }
+        } else if waiting == 1 {
             self.wake();
         }
+        self.check_limits();
     }
 
     fn check_limits(&self) {
         let queue = self.queue.borrow();
-        if queue.bytes > self.limits.bytes || queue.messages > self.limits.messages {
+        // A chunk costs some 60 bytes besides its own; small replies, too, must not add up.
+        let chunks = queue.chunks.len() + queue.held.as_ref().map_or(0, Vec::len);
+        if queue.bytes > self.limits.bytes
+            || queue.messages > self.limits.messages
+            || chunks > self.limits.messages.max(MIN_CHUNKS)
+        {
             drop(queue);
             self.fail(Failure::Slow);
         }

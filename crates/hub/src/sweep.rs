@@ -29,8 +29,9 @@ impl Lane {
             self.refuse_late();
             let settings = self.settings();
             let (every, grace) = (settings.websocket_heartbeat, settings.websocket_grace);
-            self.beat(Transport::WebSocket, tick, every, Beat::Send);
+            // Checked first: where the two fall together, the ping had a whole interval.
             self.beat(Transport::WebSocket, tick.wrapping_sub(grace), every, Beat::Check);
+            self.beat(Transport::WebSocket, tick, every, Beat::Send);
             self.beat(Transport::Sse, tick, settings.sse_heartbeat, Beat::Check);
             self.beat(Transport::Sse, tick, settings.sse_heartbeat, Beat::Send);
         }

@@ -69,7 +69,9 @@ pub fn plain(body: &Bytes, limit: usize) -> Result<Publication, BodyError> {
         return Ok(bare(Payload::Binary(body.clone())));
     };
     match Fields::parse(text) {
-        Ok(fields) if fields.has("payload") && fields.only(MEMBERS) => publication(fields, body),
+        Ok(fields) if fields.has("payload") && fields.only(MEMBERS) => {
+            publication(fields, |raw| body.slice_ref(raw.get().as_bytes()))
+        }
         _ => match check_json(text) {
             Ok(()) => Ok(bare(Payload::Json(trimmed(body, text)))),
             Err(_) if crate::fields::too_deep(body) && looks_like_json(text) => {
@@ -85,7 +87,7 @@ pub fn plain(body: &Bytes, limit: usize) -> Result<Publication, BodyError> {
 /// # Errors
 /// Says what is wrong with it, with the code for the answer.
 pub fn request(body: &Bytes) -> Result<Publication, BodyError> {
-    publication(object(body)?, body)
+    publication(object(body)?, |raw| body.slice_ref(raw.get().as_bytes()))
 }
 
 /// One message of a batch: the channels it names, as written, and the message, or why there is
@@ -108,8 +110,7 @@ pub fn batch(body: &Bytes) -> Result<Vec<BatchItem>, BodyError> {
         let message = format!("{} messages; at most {MAX_BATCH} are allowed", messages.len());
         return Err(BodyError { code: Code::TooMany, message });
     }
-    let items: Vec<BatchItem> =
-        messages.into_iter().map(|raw| batch_item(raw.get(), body)).collect();
+    let items: Vec<BatchItem> = messages.into_iter().map(|raw| batch_item(raw.get())).collect();
     if items.iter().map(|(channels, _)| channels.len()).sum::<usize>() > MAX_BATCH_TARGETS {
         let message = format!("more than {MAX_BATCH_TARGETS} deliveries in one batch");
         return Err(BodyError { code: Code::TooMany, message });
@@ -117,13 +118,15 @@ pub fn batch(body: &Bytes) -> Result<Vec<BatchItem>, BodyError> {
     Ok(items)
 }
 
-fn batch_item(raw: &str, body: &Bytes) -> BatchItem {
+fn batch_item(raw: &str) -> BatchItem {
+    // Copied: a message that is kept must not keep the whole batch.
+    let copy = |raw: &RawValue| Bytes::copy_from_slice(raw.get().as_bytes());
     let mut fields = match Fields::parse(raw) {
         Ok(fields) => fields,
         Err(_) => return (vec![], Err(BodyError::bad("a message must be an object"))),
     };
     match targets(&mut fields) {
-        Ok(channels) => (channels, publication(fields, body)),
+        Ok(channels) => (channels, publication(fields, copy)),
         Err(error) => (vec![], Err(error)),
     }
 }
@@ -152,9 +155,12 @@ fn object(body: &Bytes) -> Result<Fields<'_>, BodyError> {
     })
 }
 
-/// Reads the members of a publication; the payload shares the body's bytes.
-fn publication(mut fields: Fields<'_>, body: &Bytes) -> Result<Publication, BodyError> {
-    let publication = take_publication(&mut fields, |raw| body.slice_ref(raw.get().as_bytes()))?;
+/// Reads the members of a publication; `keep` makes the payload's bytes the message's own.
+fn publication<'a>(
+    mut fields: Fields<'a>,
+    keep: impl FnOnce(&'a RawValue) -> Bytes,
+) -> Result<Publication, BodyError> {
+    let publication = take_publication(&mut fields, keep)?;
     fields.finish(MEMBERS_TEXT)?;
     Ok(publication)
 }

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tidewire_broker::{Broker, MemoryBroker};
@@ -14,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Endpoint};
 use crate::{admin, banner, open_files, pages, telemetry};
+
+/// How long requests to the admin listener may take at the end.
+const ADMIN_GRACE: Duration = Duration::from_secs(2);
 
 /// Runs a node with this configuration until it is told to stop.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
@@ -42,7 +46,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     until_told_to_stop(&gateway).await?;
     gateway.stop().await;
     stop.cancel();
-    admin.await?;
+    // An operator's request that does not end does not hold up the end.
+    let _ = tokio::time::timeout(ADMIN_GRACE, admin).await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -185,6 +185,14 @@ async fn handshakes_that_are_none() {
             assert_eq!(answer.head.header("sec-websocket-version"), Some("13"));
         }
     }
+    let head = format!("HEAD /v1/ws HTTP/1.1\r\nHost: {}\r\n", gateway.addr());
+    let fields: String = good.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let head = format!("{head}{fields}Connection: close\r\n\r\n");
+    let mut socket = TcpStream::connect(gateway.addr()).await.unwrap();
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    soon("the end", socket.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     for (name, value) in [("Origin", "https://evil.example"), ("Origin", "null")] {
         expect_problem(&shake(name, value).await, 403, "forbidden");
     }
@@ -501,4 +509,98 @@ async fn an_event_stream_whose_client_talks_is_ended() {
         .await
         .expect("tidewire:welcome")
         .await;
+}
+
+#[tokio::test]
+async fn a_flood_of_one_client_does_not_hold_up_its_lane() {
+    let gateway = Gateway::builder().config("lanes = 1\n").start().await;
+    let mut honest = WebSocket::connect(gateway.addr(), "/v1/ws").await;
+    honest.expect("welcome").await;
+    let (mut reader, mut writer) = raw_websocket(&gateway).await.into_split();
+    // Empty pings, the cheapest frames there are, without an end; the pongs are read.
+    let flood = tokio::spawn(async move {
+        let pings = [0x89, 0x80, 0, 0, 0, 0].repeat(100_000);
+        while writer.write_all(&pings).await.is_ok() {}
+    });
+    let read = tokio::spawn(async move {
+        let mut pongs = vec![0; 1 << 16];
+        while reader.read(&mut pongs).await.is_ok_and(|n| n > 0) {}
+    });
+    for n in 0..50 {
+        assert_eq!(honest.ask(&json!({"type": "ping", "id": n})).await["type"], "pong");
+    }
+    flood.abort();
+    read.abort();
+}
+
+#[tokio::test]
+async fn replies_that_nobody_reads_are_bounded() {
+    let gateway = Gateway::start().await;
+    let mut deaf = raw_websocket(&gateway).await;
+    let pings = [0x89, 0x80, 0, 0, 0, 0].repeat(1_000);
+    let closed = "tidewire_connections_closed_total{transport=\"websocket\",reason=\"slow\"}";
+    // The kernel's buffers take some megabytes of pongs, the outbox a thousand.
+    soon("the end of who does not read", async {
+        while gateway.metric(closed).await != Some(1.0) {
+            for _ in 0..1_000 {
+                if deaf.write_all(&pings).await.is_err() {
+                    break;
+                }
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn http2_that_does_not_begin_is_let_go() {
+    let gateway = Gateway::builder().config("[limits]\nhead_timeout = \"1s\"\n").start().await;
+    for begun in [&b"P"[..], b"PRI", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let mut socket = TcpStream::connect(gateway.addr()).await.unwrap();
+        socket.write_all(begun).await.unwrap();
+        let mut rest = Vec::new();
+        // Reset or closed: either way it is over.
+        let _ = soon("the end of the connection", socket.read_to_end(&mut rest)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_answer_to_a_body_over_the_limit_arrives_whole() {
+    let gateway = Gateway::start().await;
+    for _ in 0..5 {
+        let body = vec![b'x'; 4 << 20];
+        let mut socket = TcpStream::connect(gateway.addr()).await.unwrap();
+        let head = format!(
+            "POST /v1/channels/a/messages HTTP/1.1\r\nHost: {}\r\nContent-Type: text/plain\r\n\
+             Content-Length: {}\r\n\r\n",
+            gateway.addr(),
+            body.len()
+        );
+        socket.write_all(head.as_bytes()).await.unwrap();
+        // Whether all of it is taken or not, the answer must not be lost to a reset.
+        let _ = socket.write_all(&body[..1 << 20]).await;
+        let mut answer = String::new();
+        soon("the answer", socket.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+        assert!(answer.ends_with('}'), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn channels_that_come_and_go_do_not_pile_up() {
+    let config = "[broker]\nlinger = \"10m\"\n[limits]\nsubscriptions_per_session = 200\n";
+    let gateway = Gateway::builder().config(config).start().await;
+    let mut client = WebSocket::connect(gateway.addr(), "/v1/ws").await;
+    client.expect("welcome").await;
+    for round in 0..250 {
+        for n in 0..100 {
+            let channel = format!("c{round}-{n}");
+            client.send(&json!({"type": "subscribe", "channel": channel})).await;
+            client.send(&json!({"type": "unsubscribe", "id": n, "channel": channel})).await;
+        }
+        client.wait_for("the last ack", |frame| frame["id"] == 99).await;
+    }
+    // 64 shards, each with 256 that linger.
+    let held = gateway.metric("tidewire_channels").await.unwrap();
+    assert!(held <= 16_384.0, "{held} channels");
 }

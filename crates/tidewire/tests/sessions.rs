@@ -205,6 +205,14 @@ async fn heartbeats_come_on_both_transports() {
     assert!(first.retry.is_some_and(|retry| (1_000..3_000).contains(&retry)), "{first:?}");
     assert_eq!(stream.expect("tidewire:welcome").await.json()["heartbeat"], 1);
     while stream.next_block().await.unwrap().comments.is_empty() {}
+    let odd = "[heartbeat]\nwebsocket = \"1900ms\"\npong = \"1100ms\"\n";
+    let odd = Gateway::builder().config(odd).start().await;
+    let mut other = WebSocket::connect(odd.addr(), "/v1/ws").await;
+    other.expect("welcome").await;
+    let patient = tokio::spawn(async move {
+        let quiet = tokio::time::timeout(Duration::from_secs(4), other.next_message()).await;
+        assert!(quiet.is_err(), "{quiet:?}");
+    });
     // Answers to pings keep a WebSocket open beyond several heartbeats.
     let mut client = WebSocket::connect(gateway.addr(), "/v1/ws").await;
     client.expect("welcome").await;
@@ -212,6 +220,7 @@ async fn heartbeats_come_on_both_transports() {
     let quiet = tokio::time::timeout(Duration::from_secs(5), client.next_message()).await;
     assert!(quiet.is_err(), "{quiet:?} after {:?}", began.elapsed());
     assert_eq!(client.ask(&json!({"type": "ping", "id": 1})).await["type"], "pong");
+    patient.await.unwrap();
 }
 
 #[tokio::test]

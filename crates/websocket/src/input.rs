@@ -34,7 +34,8 @@ impl<'i> Input<'i> {
     }
 
     /// What is not decoded yet, without moving.
-    pub(crate) fn rest(&self) -> &[u8] {
+    #[must_use]
+    pub fn rest(&self) -> &[u8] {
         self.bytes.get(self.at..).unwrap_or_default()
     }
 

@@ -14,7 +14,7 @@ use super::uri::Query;
 use crate::app::App;
 
 const DEFAULT_LIMIT: usize = 1_000;
-const MAX_LIMIT: usize = 10_000;
+const MAX_LIMIT: usize = 1_000;
 
 /// `GET /v1/channels?prefix=&after=&limit=`: those with subscribers on this node, by name.
 pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {

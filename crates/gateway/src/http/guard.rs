@@ -27,7 +27,10 @@ pub(crate) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
         .authority()
         .map(|authority| authority.as_str().to_owned())
         .or_else(|| text(request.headers().get(HOST)).map(str::to_owned));
+    let hosts = request.headers().get_all(HOST).iter().count();
     let checked = match &origin {
+        // RFC 9112, section 3.2.
+        _ if hosts > 1 => Err("there is more than one Host".to_owned()),
         Some(origin) if text(Some(origin)).is_none() => Err("the origin is no text".to_owned()),
         origin => app.settings.origins.check(text(origin.as_ref()), host.as_deref()),
     };

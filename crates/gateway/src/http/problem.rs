@@ -26,6 +26,11 @@ impl Problem {
         Self { code, detail: detail.into(), message_id: None, header: None }
     }
 
+    /// Its code.
+    pub(crate) const fn code(&self) -> Code {
+        self.code
+    }
+
     /// With one more header.
     pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.header = Some((name, value));

@@ -121,11 +121,14 @@ impl Begun {
                 let outcome = publishing.done(app).await;
                 let mut result = match &outcome {
                     Ok(done) => acknowledged(&publishing, *done),
-                    Err(error) => json!({
-                        "messageId": publishing.message_id.as_str(),
-                        "code": error.code().as_str(),
-                        "message": error.to_string(),
-                    }),
+                    Err(error) => {
+                        app.metrics.error(error.code());
+                        json!({
+                            "messageId": publishing.message_id.as_str(),
+                            "code": error.code().as_str(),
+                            "message": error.to_string(),
+                        })
+                    }
                 };
                 result["channel"] = channel.as_str().into();
                 result

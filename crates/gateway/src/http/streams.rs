@@ -33,7 +33,7 @@ pub(crate) async fn websocket(
     request: Request,
 ) -> Result<Response, Problem> {
     let upgraded = upgrade(&app, &request);
-    if upgraded.is_err() {
+    if upgraded.as_ref().is_err_and(|problem| problem.code() != Code::Unavailable) {
         app.metrics.refused(Refusal::Handshake);
     }
     upgraded
@@ -75,6 +75,9 @@ fn handshake(request: &Request) -> Result<HeaderValue, Problem> {
     let headers = request.headers();
     if !has_token(headers, &UPGRADE, "websocket") || !has_token(headers, &CONNECTION, "upgrade") {
         return Err(bad("a WebSocket handshake is expected here (Upgrade: websocket)"));
+    }
+    if request.method() != Method::GET {
+        return Err(bad("a WebSocket handshake is a GET request"));
     }
     if request.version() != Version::HTTP_11 {
         return Err(bad("a WebSocket handshake is made over HTTP/1.1"));

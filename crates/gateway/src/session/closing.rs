@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tidewire_websocket::{self as codec, close_code};
-use tokio::net::TcpStream;
 
 use super::Session;
 use crate::metrics::Reason;
@@ -92,20 +91,9 @@ impl Session {
             // It fails only when there is no connection any more.
             let _ = SockRef::from(socket).shutdown(Shutdown::Write);
             if !end.answered {
-                self.read_away(socket).await;
+                self.lane.read_away(socket).await;
             }
         })
         .await;
-    }
-
-    async fn read_away(&self, socket: &TcpStream) {
-        while poll_fn(|cx| socket.poll_read_ready(cx)).await.is_ok() {
-            match socket.try_read(&mut self.lane.scratch()) {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
-            }
-        }
     }
 }

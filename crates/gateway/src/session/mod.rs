@@ -54,6 +54,8 @@ pub(crate) struct Session {
     in_flight: Cell<u16>,
     /// A ping was sent, and nothing has come since.
     unanswered: Cell<bool>,
+    /// Read, but not acted on: too many publishes were waiting.
+    unfed: RefCell<Vec<u8>>,
     /// When an unfinished message began, in the node's seconds.
     partial_since: Cell<Option<u32>>,
     /// What the outbox had done at the last heartbeat.
@@ -110,6 +112,7 @@ impl Session {
             end: Cell::new(None),
             in_flight: Cell::new(0),
             unanswered: Cell::new(false),
+            unfed: RefCell::default(),
             partial_since: Cell::new(None),
             progress: Cell::new(Progress { waiting: 0, written: 0 }),
             errors: Cell::new((0, 0)),
@@ -223,6 +226,10 @@ impl Session {
     }
 
     fn reply(&self, reply: &Reply<'_>) {
+        // Nothing follows a close frame.
+        if self.end.get().is_some() {
+            return;
+        }
         self.outbox.send(&self.encode(reply), 0);
     }
 
@@ -377,6 +384,10 @@ impl tidewire_hub::Session for Session {
 
     fn end(&self) {
         self.finish(End::SHUTDOWN);
+        // A stream that its client does not read is not polled, and would hold up the node's end.
+        if self.outbox.socket().is_none() {
+            self.leave(Reason::Shutdown);
+        }
     }
 }
 

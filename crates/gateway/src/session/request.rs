@@ -170,6 +170,7 @@ impl Session {
                 self.refuse(id, Code::Conflict, &PublishError::Conflict.to_string());
             }
             Err(error) => {
+                self.app.metrics.error(error.code());
                 // Sending it again with this id is safe, so the error names it.
                 let message = format!("{error} (messageId {})", message_id.as_str());
                 let code = error.code();
