@@ -429,7 +429,7 @@ impl Events for Hub {
         }
         let is_stored = message.stored.is_some();
         let message = Arc::new(Encoded::new(channel.clone(), message));
-        if !is_stored {
+        if !is_stored && entry.stored.is_none() {
             self.to_lanes(entry, || Op::Deliver(entry.key, message.clone()));
             return;
         }

@@ -122,9 +122,11 @@ impl StoredChannel {
         matches!(self.phase, Phase::Whole) && self.asks.is_empty()
     }
 
-    /// A stored message was announced.
+    /// A message was announced: a stored one, or a live one, which takes its place among them.
     pub fn announced(&mut self, message: Arc<Encoded>, actions: &mut Vec<Action>) {
+        let is_live = message.message.stored.is_none();
         match &mut self.phase {
+            Phase::Away | Phase::Whole if is_live => actions.push(Action::Deliver(message)),
             Phase::Away => {}
             Phase::Reading { held, overflow } => {
                 if held.len() < MAX_HELD {
@@ -190,6 +192,10 @@ impl StoredChannel {
         // Before what waited goes in: it could push out of a small window what the read showed.
         self.answer(reading, now, actions);
         for message in held {
+            if message.message.stored.is_none() {
+                actions.push(Action::Deliver(message));
+                continue;
+            }
             match self.offer(&message) {
                 Offered::Appended => actions.push(Action::Deliver(message)),
                 Offered::Known => {}

@@ -84,6 +84,9 @@ fn broker(config: &Config) -> anyhow::Result<Arc<dyn Broker>> {
         echo_interval: config.broker.echo_interval,
         echo_timeout: config.broker.echo_timeout,
         message_bytes: config.limits.frame_bytes,
+        namespaces,
+        dedupe_ttl: config.broker.dedupe_ttl,
+        revision: config.revision.into(),
         ..tidewire_broker_redis::Settings::new(url.expose())
     };
     Ok(Arc::new(RedisBroker::new(settings).context("broker")?))

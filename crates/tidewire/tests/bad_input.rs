@@ -10,6 +10,9 @@ use tidewire_testkit::{Gateway, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+/// Channels that keep nothing.
+const LIVE: &str = "[namespaces.live]\nhistory_size = 0\n";
+
 /// An honest subscriber and publisher beside the strangers: still served when all is over.
 struct Honest(WebSocket);
 
@@ -115,8 +118,8 @@ async fn publishes_that_are_none() {
 
 #[tokio::test]
 async fn methods_and_paths_that_are_none() {
-    let gateway = Gateway::start().await;
-    for path in ["/v1/messages", "/v1/channels/news/messages"] {
+    let gateway = Gateway::builder().config(LIVE).start().await;
+    for path in ["/v1/messages"] {
         let answer = http::get(gateway.addr(), path).await;
         expect_problem(&answer, 405, "method_not_allowed");
         assert!(answer.head.header("allow").is_some_and(|allow| allow.contains("POST")));
@@ -138,7 +141,22 @@ async fn methods_and_paths_that_are_none() {
         ("/v1/sse", 400, "bad_request"),
         ("/v1/sse?channel=a&envelope=1&text=1", 400, "bad_request"),
         ("/v1/sse?channel=a&envelope=yes", 400, "bad_request"),
-        ("/v1/sse?channel=a&rewind=1", 409, "no_history"),
+        ("/v1/sse?channel=live:a&rewind=1", 409, "no_history"),
+        ("/v1/sse?channel=a&rewind=0", 400, "bad_request"),
+        ("/v1/sse?channel=a&rewind=soon", 400, "bad_request"),
+        ("/v1/sse?channel=a&cursor=x", 400, "bad_cursor"),
+        ("/v1/sse?cursor=x&channel=a", 400, "bad_request"),
+        ("/v1/sse?channel=a&lastEventId=!", 400, "bad_cursor"),
+        ("/v1/poll", 400, "bad_request"),
+        ("/v1/poll?channel=a&wait=3600", 400, "bad_request"),
+        ("/v1/poll?channel=a&wait=x", 400, "bad_request"),
+        ("/v1/poll?channel=a&cursor=x", 400, "bad_cursor"),
+        ("/v1/poll?channel=a&channel=b&cursor=1-0.00000000", 400, "bad_cursor"),
+        ("/v1/poll?channel=live:a", 409, "no_history"),
+        ("/v1/channels/live:a/messages", 409, "no_history"),
+        ("/v1/channels/a/messages?limit=0", 400, "bad_request"),
+        ("/v1/channels/a/messages?limit=1001", 400, "bad_request"),
+        ("/v1/channels/a/messages?since=x", 400, "bad_cursor"),
         ("/v1/ws?channel=a", 400, "bad_request"),
         ("/v1/channels?limit=0", 400, "bad_request"),
         ("/v1/channels?limit=x", 400, "bad_request"),
@@ -244,7 +262,7 @@ async fn old_and_broken_http() {
 
 #[tokio::test]
 async fn frames_that_are_none() {
-    let gateway = Gateway::start().await;
+    let gateway = Gateway::builder().config(LIVE).start().await;
     let honest = Honest::on(&gateway).await;
     let deep = format!(
         r#"{{"type":"publish","id":1,"channel":"a","payload":{}{}}}"#,
@@ -262,7 +280,20 @@ async fn frames_that_are_none() {
         (r#"{"type":"subscribe","id":1,"channel":7}"#, "bad_frame"),
         (r#"{"type":"subscribe","id":1,"channel":""}"#, "bad_channel"),
         (&format!(r#"{{"type":"subscribe","id":1,"channel":"{long}"}}"#), "bad_channel"),
-        (r#"{"type":"subscribe","id":1,"channel":"a","rewind":1}"#, "no_history"),
+        (r#"{"type":"subscribe","id":1,"channel":"live:a","rewind":1}"#, "no_history"),
+        (r#"{"type":"subscribe","id":1,"channel":"live:a","cursor":"1-0.00000000"}"#, "no_history"),
+        (r#"{"type":"subscribe","id":1,"channel":"a","rewind":1000000}"#, "bad_frame"),
+        (r#"{"type":"subscribe","id":1,"channel":"a","rewind":-1}"#, "bad_frame"),
+        (r#"{"type":"subscribe","id":1,"channel":"a","rewind":"-10m"}"#, "bad_frame"),
+        (r#"{"type":"subscribe","id":1,"channel":"a","cursor":""}"#, "bad_cursor"),
+        (r#"{"type":"subscribe","id":1,"channel":"a","cursor":"yesterday"}"#, "bad_cursor"),
+        (r#"{"type":"subscribe","id":1,"channel":"a","cursor":"1-0.00000000"}"#, "bad_cursor"),
+        (
+            &format!(r#"{{"type":"subscribe","id":1,"channel":"a","cursor":"{long}"}}"#),
+            "bad_cursor",
+        ),
+        (r#"{"type":"history","id":1,"channel":"a","limit":1001}"#, "bad_frame"),
+        (r#"{"type":"history","id":1,"channel":"live:a"}"#, "no_history"),
         (r#"{"type":"unsubscribe","id":1,"channel":"elsewhere"}"#, "not_subscribed"),
         (r#"{"type":"publish","id":1,"channel":"a"}"#, "bad_frame"),
         (&deep, "bad_frame"),
@@ -283,7 +314,11 @@ async fn frames_that_are_none() {
 async fn the_same_channel_twice() {
     let gateway = Gateway::start().await;
     let mut client = WebSocket::connect(gateway.addr(), "/v1/ws?channel=a&channel=a").await;
-    assert_eq!(client.expect("welcome").await["channels"], json!([{"channel": "a"}]));
+    let channels = client.expect("welcome").await["channels"].clone();
+    assert_eq!(
+        (&channels[0]["channel"], channels.as_array().map(Vec::len)),
+        (&json!("a"), Some(1))
+    );
     let answer = client.ask(&json!({"type": "subscribe", "id": 1, "channel": "a"})).await;
     assert_eq!(answer["code"], "already_subscribed");
     client.send(&json!({"type": "publish", "channel": "a", "payload": 1})).await;
@@ -488,9 +523,15 @@ async fn batches_that_are_none() {
     assert_eq!(codes, [None, Some("bad_channel"), None, None, bad, bad, Some("too_large")]);
     assert_eq!(results[0]["messageId"], "m1");
     assert_eq!(results[1]["channel"], "no good");
-    for payload in [1, 3, 3] {
-        assert_eq!(client.expect("message").await["payload"], payload);
+    // Channels keep their own order, not one among each other.
+    let mut got = Vec::new();
+    for _ in 0..3 {
+        let message = client.expect("message").await;
+        got.push((message["channel"].clone(), message["payload"].clone()));
     }
+    got.sort_by_key(|(channel, payload)| (channel.to_string(), payload.to_string()));
+    let expected = [("a", 1), ("a", 3), ("b", 3)].map(|(to, payload)| (json!(to), json!(payload)));
+    assert_eq!(got, expected);
 }
 
 #[tokio::test]

@@ -225,10 +225,7 @@ impl Broker {
         v.key(
             "wait_replicas",
             "How many replicas must have a message before it is acknowledged.",
-            &mut OnlyZero(
-                &mut self.wait_replicas,
-                "waiting for replicas does not exist yet",
-            ),
+            &mut OnlyZero(&mut self.wait_replicas, "waiting for replicas does not exist yet"),
         );
         v.key(
             "linger",
