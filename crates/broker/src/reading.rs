@@ -105,7 +105,9 @@ impl Reading {
         cursor
     }
 
-    fn is_same_life(&self, cursor: Cursor) -> bool {
+    /// Whether a place is of the life of the data that the read shows.
+    #[must_use]
+    pub fn is_same_life(&self, cursor: Cursor) -> bool {
         let life =
             if cursor.id.is_before_first() { self.first_life() } else { self.incarnation.tag() };
         cursor.life == life

@@ -4,7 +4,7 @@
 //! The hub calls it under the channel's lock, so that the actions of one channel are in order. At
 //! most one read is under way for a channel, whatever the number of clients that wait for it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,7 +85,12 @@ enum Phase {
     /// The channel is not subscribed: what is announced may have holes before it.
     Away,
     /// A read is under way; what is announced meanwhile waits.
-    Reading { held: Vec<Arc<Encoded>>, overflow: bool },
+    Reading {
+        held: Vec<Arc<Encoded>>,
+        /// So many of them did not link after the read before, either.
+        carried: usize,
+        overflow: bool,
+    },
     /// The window's end is the channel's.
     Whole,
 }
@@ -128,7 +133,7 @@ impl StoredChannel {
         match &mut self.phase {
             Phase::Away | Phase::Whole if is_live => actions.push(Action::Deliver(message)),
             Phase::Away => {}
-            Phase::Reading { held, overflow } => {
+            Phase::Reading { held, overflow, .. } => {
                 if held.len() < MAX_HELD {
                     held.push(message);
                 } else {
@@ -138,7 +143,7 @@ impl StoredChannel {
             Phase::Whole => match self.offer(&message) {
                 Offered::Appended => actions.push(Action::Deliver(message)),
                 Offered::Known => {}
-                Offered::Unlinked => self.begin_read(actions),
+                Offered::Unlinked => self.begin_read_with(vec![message], actions),
             },
         }
     }
@@ -178,35 +183,43 @@ impl StoredChannel {
         now: u64,
         actions: &mut Vec<Action>,
     ) {
-        let Phase::Reading { held, mut overflow } =
-            std::mem::replace(&mut self.phase, Phase::Whole)
-        else {
-            self.phase = Phase::Away;
-            return;
-        };
-        if number != self.read {
-            self.phase = Phase::Reading { held, overflow };
+        if !self.awaits(number) {
             return;
         }
-        self.take_in(reading, actions);
+        let phase = std::mem::replace(&mut self.phase, Phase::Whole);
+        let Phase::Reading { held, carried, overflow } = phase else { return };
+        let bridged = self.bridge(reading, &held);
+        self.take_in(bridged.as_ref().unwrap_or(reading), actions);
         // Before what waited goes in: it could push out of a small window what the read showed.
         self.answer(reading, now, actions);
-        for message in held {
+        let unlinked = self.take_in_held(held, carried, actions);
+        if overflow || !unlinked.is_empty() || !self.asks.is_empty() {
+            self.begin_read_with(unlinked, actions);
+        }
+    }
+
+    /// Takes in what was announced while the read was under way. What does not link was published
+    /// after the read, and something before it was missed: it waits for the next read, which shows
+    /// both. One that does not link then, either, is no message of this channel.
+    fn take_in_held(
+        &mut self,
+        held: Vec<Arc<Encoded>>,
+        carried: usize,
+        actions: &mut Vec<Action>,
+    ) -> Vec<Arc<Encoded>> {
+        let mut unlinked = Vec::new();
+        for (n, message) in held.into_iter().enumerate() {
             if message.message.stored.is_none() {
                 actions.push(Action::Deliver(message));
                 continue;
             }
             match self.offer(&message) {
                 Offered::Appended => actions.push(Action::Deliver(message)),
-                Offered::Known => {}
-                // It was published after the read, and something before it was missed: the next
-                // read shows both.
-                Offered::Unlinked => overflow = true,
+                Offered::Unlinked if n >= carried => unlinked.push(message),
+                Offered::Known | Offered::Unlinked => {}
             }
         }
-        if overflow || !self.asks.is_empty() {
-            self.begin_read(actions);
-        }
+        unlinked
     }
 
     /// Whether a read of this number is still waited for.
@@ -220,8 +233,13 @@ impl StoredChannel {
     }
 
     fn begin_read(&mut self, actions: &mut Vec<Action>) {
+        self.begin_read_with(Vec::new(), actions);
+    }
+
+    fn begin_read_with(&mut self, held: Vec<Arc<Encoded>>, actions: &mut Vec<Action>) {
         self.read += 1;
-        self.phase = Phase::Reading { held: Vec::new(), overflow: false };
+        let carried = held.len();
+        self.phase = Phase::Reading { held, carried, overflow: false };
         for ask in self.asks.values_mut() {
             ask.late = false;
         }
@@ -254,6 +272,40 @@ impl StoredChannel {
                 actions.extend(repaired.fresh.into_iter().map(Action::Deliver));
             }
         }
+    }
+
+    /// A read that came too late to show what was published meanwhile and is trimmed already, with
+    /// what was announced put in: if that leads from the window's end to the channel's without a
+    /// hole, nothing is missing.
+    fn bridge(&self, reading: &Reading, held: &[Arc<Encoded>]) -> Option<Reading> {
+        let last = self.window.as_ref()?.last();
+        // Without a last id, or with one before the window's, the data itself went back.
+        let top = reading.top.filter(|top| *top > last.id)?;
+        if !reading.is_same_life(last) || matches!(reading.judge(last), Verdict::GoesOn(_)) {
+            return None;
+        }
+        let announced = held.iter().map(|message| &message.message);
+        let of_this_life = announced.chain(&reading.entries).filter_map(|message| {
+            let stored = message.stored?;
+            (stored.incarnation == reading.incarnation).then_some((stored, message))
+        });
+        let mut union = BTreeMap::new();
+        for (stored, message) in of_this_life.filter(|(stored, _)| stored.id > last.id) {
+            union.insert(stored.id, (stored, message));
+        }
+        let mut at = (!last.id.is_before_first()).then_some(last.id);
+        let mut entries = Vec::new();
+        for (id, (stored, message)) in union {
+            if stored.prev != at {
+                break;
+            }
+            at = Some(id);
+            entries.push(message.clone());
+        }
+        if at < Some(top) {
+            return None;
+        }
+        Some(Reading { top: at, entries, ..reading.clone() })
     }
 
     /// Begins those that can begin now.

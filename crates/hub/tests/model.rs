@@ -475,6 +475,44 @@ impl Client {
     }
 }
 
+/// A burst on an empty channel, of more messages than its history keeps: the read that the first
+/// one starts shows only the last of them, the rest is there because it was announced meanwhile.
+#[test]
+fn a_burst_beyond_the_history_is_no_gap() {
+    for empty in [true, false] {
+        let mut world = World::new(100);
+        world.step(&Step::Link);
+        if !empty {
+            world.step(&Step::Publish);
+        }
+        world.step(&Step::Execute);
+        world.step(&Step::Answer);
+        world.step(&Step::Come(0, true));
+        if !empty {
+            // A frame that is lost is what starts the read here.
+            world.step(&Step::Publish);
+            world.step(&Step::Publish);
+            world.frames.pop_front();
+            world.frames.pop_front();
+            world.redis.log.clear();
+        }
+        for _ in 0..50 {
+            world.step(&Step::Publish);
+            world.step(&Step::Deliver);
+        }
+        let kept = world.redis.log.len() - 10;
+        world.redis.log.drain(..kept);
+        world.step(&Step::Execute);
+        world.step(&Step::Answer);
+        assert_eq!(world.clients[0].gap, false);
+        if empty {
+            assert_eq!((world.gaps, world.clients[0].covered), (0, 50));
+        } else {
+            assert_eq!((world.gaps, world.clients[0].covered), (1, 53));
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
