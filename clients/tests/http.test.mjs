@@ -95,7 +95,8 @@ test('what is wrong with a publish is told', async () => {
   assert.deepEqual(await send(fine, JSON_TYPE, `{"payload":"${'x'.repeat(65_536)}"}`), [413, 'too_large']);
   assert.deepEqual(await send(path('a b'), JSON_TYPE, '{"payload":1}'), [400, 'bad_channel']);
   assert.deepEqual(await send('/v1/channels/%zz/messages', JSON_TYPE, '{"payload":1}'), [400, 'bad_request']);
-  assert.deepEqual(await send('/v1/poll', {}, undefined, 'GET'), [404, 'not_found']);
+  assert.deepEqual(await send('/v1/poll', {}, undefined, 'GET'), [400, 'bad_request']);
+  assert.deepEqual(await send('/v1/nodes', {}, undefined, 'GET'), [404, 'not_found']);
   const wrong = await fetch(node.url + fine, { method: 'DELETE' });
   assert.deepEqual(await problem(wrong), [405, 'method_not_allowed']);
   assert.match(wrong.headers.get('allow'), /POST/);

@@ -151,7 +151,7 @@ test('errors name the frame and the code, and leave the session as it was', asyn
   };
   assert.equal(await code({ type: 'subscribe', channel: 'no spaces' }), 'bad_channel');
   assert.equal(await code({ type: 'unsubscribe', channel: 'ws:never' }), 'not_subscribed');
-  assert.equal(await code({ type: 'history', channel: 'ws:never' }), 'bad_frame');
+  assert.equal(await code({ type: 'history', channel: 'ws:never' }), 'no_history');
   assert.equal(await code({ type: 'publish', channel: 'ws:x', event: 'tidewire:fake', payload: 1 }), 'bad_frame');
   assert.equal(await code({ type: 'publish', channel: 7, payload: 1 }), 'bad_frame');
   assert.equal(await code({ type: 'subscribe', channel: 'ws:fine' }), 'ack');

@@ -17,7 +17,9 @@ export class Node {
   /** `flags` are those of `serve`; `env` its settings, such as {TIDEWIRE_DRAIN__TIME: '1s'}. */
   constructor({ flags = [], env = {} }) {
     this.#flags = flags;
-    this.#env = { TIDEWIRE_LOG__LEVEL: 'debug', TIDEWIRE_LANES: '2', ...env };
+    // Channels are live unless a test says otherwise: most of these tests are about transports.
+    const live = { TIDEWIRE_NAMESPACES__DEFAULT__HISTORY_SIZE: '0' };
+    this.#env = { TIDEWIRE_LOG__LEVEL: 'debug', TIDEWIRE_LANES: '2', ...live, ...env };
   }
 
   async start(listen = '127.0.0.1:0') {

@@ -59,6 +59,8 @@ pub trait Session {
     fn refused(&self, channel: &Channel, code: Code);
     /// Messages may be missing here; on a stored channel, those between two places.
     fn gap(&self, channel: &Channel, gap: Option<&Gap>);
+    /// Whether a backlog may be sent now; else it is behind, at the place where it begins.
+    fn takes_backlog(&self) -> bool;
     /// The backlog did not fit into the outbox: the session goes on from this place with
     /// [`Lane::go_on`] once that is empty.
     fn is_behind(&self, channel: &Channel, place: Cursor);
@@ -389,6 +391,9 @@ impl Lane {
             session.gap(&channel, Some(gap));
         }
         let Some(begin) = begin else { return self.activate(key, pending.member) };
+        if !session.takes_backlog() {
+            return session.is_behind(&channel, begin.place);
+        }
         match self.send_backlog(&session, &begin) {
             None => self.activate(key, pending.member),
             Some(place) => session.is_behind(&channel, place),

@@ -74,6 +74,7 @@ on_both! {
     a_websocket_resumes_where_it_was
     an_event_stream_resumes_by_its_last_id
     one_id_holds_the_places_of_many_channels
+    every_id_of_a_stream_holds_all_its_places
     a_place_goes_from_transport_to_transport
     a_new_subscriber_rewinds
     history_is_paged_both_ways
@@ -160,6 +161,33 @@ async fn one_id_holds_the_places_of_many_channels(nodes: Nodes) {
     stream.expect("tidewire:welcome").await;
     publish(nodes.one(), "room:2", 11).await;
     assert_eq!(stream.expect("message").await.json(), 11);
+}
+
+async fn every_id_of_a_stream_holds_all_its_places(nodes: Nodes) {
+    let mut places = Vec::new();
+    for channel in ["room:1", "room:2", "room:3"] {
+        places.push(publish(nodes.one(), channel, 0).await);
+        publish(nodes.one(), channel, 1).await;
+    }
+    let path = format!(
+        "/v1/sse?channel=room:1&cursor={}&channel=room:2&cursor={}&channel=room:3&cursor={}",
+        places[0], places[1], places[2]
+    );
+    // Wherever the connection breaks, from the welcome on: the last id yields all that is left.
+    for read in 0..=3 {
+        let mut stream = EventStream::open(nodes.other().addr(), &path, &[]).await;
+        let mut last = stream.expect("tidewire:welcome").await.id.unwrap();
+        for _ in 0..read {
+            last = stream.expect("message").await.id.unwrap();
+        }
+        let again = "/v1/sse?channel=room:3&channel=room:2&channel=room:1";
+        let header = [("Last-Event-ID", last.as_str())];
+        let mut stream = EventStream::open(nodes.one().addr(), again, &header).await;
+        stream.expect("tidewire:welcome").await;
+        for _ in read..3 {
+            assert_eq!(stream.expect("message").await.json(), 1);
+        }
+    }
 }
 
 async fn a_place_goes_from_transport_to_transport(nodes: Nodes) {

@@ -80,8 +80,8 @@ struct Held {
 enum State {
     /// Named in the address; the broker has not confirmed it.
     Undecided,
-    /// Named in the address and confirmed; the welcome will say so.
-    Confirmed(Option<Cursor>, Option<bool>),
+    /// Named in the address and confirmed; the welcome will say so, and tell the gap behind it.
+    Confirmed(Option<Cursor>, Option<bool>, Option<Gap>),
     /// Asked for by this frame.
     Asked(Option<FrameId>),
     /// Messages flow.
@@ -157,11 +157,20 @@ impl Session {
 
     /// Writes the welcome, and lets go of what was held back for it.
     fn welcome(&self) {
-        let mut channels = Vec::new();
+        let (mut channels, mut gaps, mut has_id) = (Vec::new(), Vec::new(), true);
         for held in self.held.borrow_mut().iter_mut() {
-            if let State::Confirmed(cursor, recovered) = held.state {
+            if let State::Confirmed(cursor, recovered, gap) = held.state {
                 held.state = State::Active;
                 let channel = held.subscription.channel.clone();
+                match gap {
+                    // Until the client has read of the gap, it stands before it.
+                    Some(gap) => {
+                        has_id &= gap.after.is_some();
+                        self.moved_to(gap.after);
+                        gaps.push((channel.clone(), gap));
+                    }
+                    None => self.moved_to(cursor),
+                }
                 channels.push(WelcomeChannel { channel, cursor, recovered });
             }
         }
@@ -169,16 +178,23 @@ impl Session {
         let heartbeat = match self.form.transport() {
             Transport::WebSocket => settings.websocket_heartbeat,
             Transport::Sse => settings.sse_heartbeat,
-            Transport::Poll => return self.outbox.release(&Bytes::new()),
+            Transport::Poll => {
+                self.outbox.release(&Bytes::new());
+                return gaps
+                    .into_iter()
+                    .for_each(|(channel, gap)| self.tell_gap(&channel, Some(gap)));
+            }
         };
         let welcomed =
             Welcomed { session: self.id, heartbeat: heartbeat.as_secs(), channels: &channels };
-        let mut first = self.id_line();
+        // Without an id, a client that held one nobody can read keeps it, and is told again.
+        let mut first = if has_id { self.id_line() } else { Vec::new() };
         first.extend_from_slice(&self.encode(&Reply::Welcome(welcomed)));
         for (channel, code) in self.denied.take() {
             first.extend_from_slice(&self.encode(&Reply::Unsubscribed { channel: &channel, code }));
         }
         self.outbox.release(&first.into());
+        gaps.into_iter().for_each(|(channel, gap)| self.tell_gap(&channel, Some(gap)));
     }
 
     fn encode(&self, reply: &Reply<'_>) -> Bytes {
@@ -275,17 +291,14 @@ impl tidewire_hub::Session for Session {
     fn subscribed(&self, channel: &Channel, begin: Option<&Begin>) {
         let (cursor, recovered) = begin.map_or((None, None), |it| (Some(it.place), it.recovered));
         let gap = begin.and_then(|begin| begin.gap);
-        self.moved_to(cursor);
         let mut all = self.held.borrow_mut();
         let Some(held) = all.iter_mut().find(|held| held.subscription.channel == *channel) else {
             return;
         };
         match std::mem::replace(&mut held.state, State::Active) {
             State::Undecided => {
-                held.state = State::Confirmed(cursor, recovered);
+                held.state = State::Confirmed(cursor, recovered, gap);
                 drop(all);
-                // Held back until the welcome is written.
-                self.tell_gap(channel, gap);
                 self.decided();
             }
             State::Asked(id) => {
@@ -323,6 +336,11 @@ impl tidewire_hub::Session for Session {
 
     fn gap(&self, channel: &Channel, gap: Option<&Gap>) {
         self.tell_gap(channel, Some(gap.copied().unwrap_or_default()));
+    }
+
+    fn takes_backlog(&self) -> bool {
+        // Ids of an event stream name all its places, which are known once all are decided.
+        self.undecided.get() == 0
     }
 
     fn is_behind(&self, channel: &Channel, place: Cursor) {

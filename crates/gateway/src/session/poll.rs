@@ -52,6 +52,9 @@ impl Session {
         while let Poll::Ready(Some(message)) = self.outbox.poll_next(cx) {
             messages.push(message);
         }
+        if messages.is_empty() {
+            self.catch_up();
+        }
         let told = !messages.is_empty() || !self.gaps.borrow().is_empty();
         if told || self.ended().is_some() { Poll::Ready(()) } else { Poll::Pending }
     }

@@ -100,6 +100,9 @@ impl Session for Recorder {
     fn refused(&self, channel: &Channel, code: Code) {
         let _ = self.told.send(Told::Refused(channel.clone(), code));
     }
+    fn takes_backlog(&self) -> bool {
+        true
+    }
     fn is_behind(&self, _: &Channel, _: Cursor) {}
     fn passed_over(&self, _: &Encoded) {}
     fn gap(&self, channel: &Channel, _: Option<&Gap>) {
