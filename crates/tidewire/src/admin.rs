@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,13 +23,18 @@ use crate::telemetry;
 pub(crate) type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// The paths of the admin listener: `/metrics` (Prometheus' text format), `/healthz` (the process
-/// runs), `/readyz` (503 with the reason as text while the node cannot do its job).
-pub(crate) fn router(metrics: PrometheusHandle, ready: Ready) -> Router {
+/// runs), `/readyz` (503 with the reason as text while the node cannot do its job), and `POST /drain`,
+/// which does what SIGTERM does.
+pub(crate) fn router(metrics: PrometheusHandle, ready: Ready, drain: Arc<Notify>) -> Router {
     let asked = ready.clone();
     Router::new()
         .route("/metrics", get(move || async move { scrape(&metrics, &asked) }))
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(move || async move { readiness(&ready) }))
+        .route(
+            "/drain",
+            post(move |headers: HeaderMap| async move { start_drain(&drain, &headers) }),
+        )
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
 }
@@ -41,6 +46,15 @@ fn scrape(metrics: &PrometheusHandle, ready: &Ready) -> Response {
     let mut page = metrics.render();
     telemetry::process::render(&mut page);
     ([(header::CONTENT_TYPE, TEXT)], page).into_response()
+}
+
+fn start_drain(drain: &Notify, headers: &HeaderMap) -> Response {
+    // A page on any site can send this to an operator's own machine; nobody else has an origin.
+    if headers.contains_key(header::ORIGIN) {
+        return problem(StatusCode::FORBIDDEN, "forbidden", "not from a browser");
+    }
+    drain.notify_one();
+    (StatusCode::ACCEPTED, "draining\n").into_response()
 }
 
 fn readiness(ready: &Ready) -> Response {
@@ -137,7 +151,7 @@ mod tests {
         let recorder = telemetry::metrics_recorder().unwrap();
         let handle = recorder.handle();
         metrics::with_local_recorder(&recorder, telemetry::describe);
-        let router = router(handle, Arc::new(move || ready.clone()));
+        let router = router(handle, Arc::new(move || ready.clone()), Arc::default());
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
         let response = router.oneshot(request).await.unwrap();
         let header = |name| {
@@ -184,7 +198,7 @@ mod tests {
     #[tokio::test]
     async fn it_serves_and_stops() {
         let recorder = telemetry::metrics_recorder().unwrap();
-        let router = router(recorder.handle(), Arc::new(|| Ok(())));
+        let router = router(recorder.handle(), Arc::new(|| Ok(())), Arc::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/healthz", listener.local_addr().unwrap());
         let stop = CancellationToken::new();

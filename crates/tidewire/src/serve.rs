@@ -11,6 +11,7 @@ use tidewire_gateway::{Gateway, Origins, Settings};
 use tidewire_hub::OutboxLimits;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Endpoint};
@@ -34,7 +35,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
 
     let settings = settings(&config, connections);
     let gateway = Gateway::start(listen, broker(&config)?, pages::router(), settings)?;
-    let router = admin::router(metrics, Arc::new(gateway.readiness()));
+    let drain = Arc::new(Notify::new());
+    let router = admin::router(metrics, Arc::new(gateway.readiness()), drain.clone());
     let admin = tokio::spawn(admin::serve(admin, router, stop.clone()));
 
     let broker =
@@ -43,7 +45,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     // Nobody may be there to read it, which is no reason not to serve.
     let _ = std::io::stdout().write_all(banner::banner(at, admin_at, &broker).as_bytes());
 
-    until_told_to_stop(&gateway).await?;
+    until_told_to_stop(&gateway, &drain).await?;
     gateway.stop().await;
     stop.cancel();
     // An operator's request that does not end does not hold up the end.
@@ -52,14 +54,15 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits for the first SIGTERM or SIGINT, then until all sessions are gone or a second one comes.
-async fn until_told_to_stop(gateway: &Gateway) -> anyhow::Result<()> {
+/// Waits for the first SIGTERM, SIGINT or `POST /drain`, then until all sessions are gone or a second one comes.
+async fn until_told_to_stop(gateway: &Gateway, drain: &Notify) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut told = async || {
         tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
+            () = drain.notified() => "POST /drain",
         }
     };
     let by = told().await;

@@ -270,6 +270,25 @@ async fn a_node_that_is_told_to_stop_sends_its_sessions_away() {
 }
 
 #[tokio::test]
+async fn an_operator_drains_a_node_by_a_request() {
+    let config = "[drain]\ntime = \"1s\"\n";
+    let mut gateway = Gateway::builder().config(config).start().await;
+    let mut client = WebSocket::connect(gateway.addr(), "/v1/ws?channel=a").await;
+    client.expect("welcome").await;
+    let ask = |origin: &str| {
+        format!(
+            "POST /drain HTTP/1.1\r\nHost: x\r\n{origin}Content-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+    };
+    let page = ask("Origin: https://evil.example\r\n");
+    assert_eq!(http::raw(gateway.admin(), page.as_bytes()).await.status(), 403);
+    assert_eq!(http::raw(gateway.admin(), ask("").as_bytes()).await.status(), 202);
+    client.expect("shutdown").await;
+    assert_eq!(client.closed().await, 1012);
+    assert!(gateway.wait().await.success());
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_a_node_at_once() {
     let config = "[drain]\ntime = \"10m\"\n";
     let mut gateway = Gateway::builder().config(config).start().await;
