@@ -2,7 +2,9 @@
 //!
 //! They go over a small pool. A question that fails says nothing about a link.
 
-use deadpool_redis::{Manager, Pool, PoolConfig, Runtime, Timeouts};
+use std::time::Duration;
+
+use deadpool_redis::{Connection, Manager, Pool, PoolConfig, Runtime, Timeouts};
 use redis::AsyncConnectionConfig;
 use thiserror::Error;
 
@@ -22,6 +24,7 @@ pub(crate) struct ControlError(String);
 #[derive(Clone)]
 pub(crate) struct Control {
     pool: Pool,
+    patience: Duration,
 }
 
 /// What the server says about itself and one of its clients.
@@ -35,27 +38,23 @@ pub(crate) struct Look {
 impl Control {
     /// Connects to nothing yet.
     pub(crate) fn new(target: &Target, settings: &Settings) -> Result<Self, ControlError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(settings.connect_timeout))
-            .set_response_timeout(Some(settings.echo_timeout));
-        let manager = Manager::new_with_config(target.info.clone(), config)?;
-        let time = Some(settings.echo_timeout);
-        let pool = Pool::builder(manager)
-            .config(PoolConfig {
-                max_size: MAX_CONNECTIONS,
-                timeouts: Timeouts { wait: time, create: time, recycle: time },
-                ..PoolConfig::default()
-            })
-            .runtime(Runtime::Tokio1)
-            .build()
-            .map_err(|error| ControlError(error.to_string()))?;
-        Ok(Self { pool })
+        let patience = settings.echo_timeout;
+        Ok(Self { pool: pool(target, settings, MAX_CONNECTIONS, patience)?, patience })
+    }
+
+    /// By then a question has been answered.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// A connection, for who has more than one question.
+    pub(crate) async fn get(&self) -> Result<Connection, ControlError> {
+        self.pool.get().await.map_err(|error| ControlError(reason(error.to_string().as_bytes())))
     }
 
     /// What the server says about itself and the client of this id.
     pub(crate) async fn look(&self, client_id: i64) -> Result<Look, ControlError> {
-        let mut connection =
-            self.pool.get().await.map_err(|e| ControlError(reason(e.to_string().as_bytes())))?;
+        let mut connection = self.get().await?;
         let (server, replication, client): (String, String, String) = redis::pipe()
             .cmd("INFO")
             .arg("server")
@@ -74,6 +73,29 @@ impl Control {
     pub(crate) fn close(&self) {
         self.pool.close();
     }
+}
+
+/// A pool of so many connections whose every step takes at most so long. It connects when it is used.
+pub(crate) fn pool(
+    target: &Target,
+    settings: &Settings,
+    max_size: usize,
+    patience: Duration,
+) -> Result<Pool, ControlError> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(settings.connect_timeout))
+        .set_response_timeout(Some(patience));
+    let manager = Manager::new_with_config(target.info.clone(), config)?;
+    let time = Some(patience);
+    Pool::builder(manager)
+        .config(PoolConfig {
+            max_size,
+            timeouts: Timeouts { wait: time, create: time, recycle: time },
+            ..PoolConfig::default()
+        })
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|error| ControlError(error.to_string()))
 }
 
 impl From<redis::RedisError> for ControlError {

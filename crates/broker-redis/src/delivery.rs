@@ -7,16 +7,17 @@ use bytes::Bytes;
 use metrics::Counter;
 use parking_lot::Mutex;
 use tidewire_broker::{Events, Origin};
-use tidewire_protocol::{Code, MARKER, Message, Timestamp, decode_envelope, plain};
+use tidewire_protocol::{Code, MARKER, Message, Timestamp, decode_envelope, is_stored, plain};
 
 use crate::names::Names;
+use crate::stored;
 use crate::wire::reason;
 
 /// At most one line about refused bodies in this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Understands the bodies of one link. A body that it does not wholly understand is refused:
-/// counted, logged at a bounded rate, never delivered.
+/// counted, logged at a bounded rate, never delivered (but what is stored is; see [`stored`]).
 #[derive(Clone)]
 pub(crate) struct Delivery {
     pub(crate) names: Names,
@@ -32,7 +33,7 @@ impl Delivery {
     pub(crate) fn message(&self, name: &[u8], body: &[u8]) {
         let Some(channel) = self.names.channel(name) else { return };
         let body = Bytes::copy_from_slice(body);
-        match self.read(&body) {
+        match self.read(channel, &body) {
             Ok((message, origin)) => self.events.message(channel, message, origin),
             Err((kind, why)) => self.refusals.note(kind, channel, &why),
         }
@@ -44,7 +45,14 @@ impl Delivery {
         self.refusals.note(Kind::TooLarge, channel, &format!("{length} bytes"));
     }
 
-    fn read(&self, body: &Bytes) -> Result<(Message, Origin), (Kind, String)> {
+    fn read(&self, channel: &str, body: &Bytes) -> Result<(Message, Origin), (Kind, String)> {
+        if is_stored(body) {
+            let read = stored::read(body).map_err(|e| (Kind::Envelope, e.to_string()))?;
+            if let Some(fault) = read.fault {
+                self.refusals.note(Kind::Stored, channel, &fault);
+            }
+            return Ok((read.message, read.origin));
+        }
         if body.first() == Some(&MARKER) {
             // Its size was the publishing gateway's affair.
             let message = decode_envelope(body).map_err(|e| (Kind::Envelope, e.to_string()))?;
@@ -61,6 +69,7 @@ impl Delivery {
             timestamp: Timestamp::now(),
             from: None,
             exclude: publication.exclude,
+            stored: None,
         };
         Ok((message, Origin::Direct))
     }
@@ -74,6 +83,8 @@ pub(crate) enum Kind {
     Envelope,
     /// Looks like a message and is none.
     Plain,
+    /// A stored one that is not understood. It is delivered all the same, as it stands.
+    Stored,
 }
 
 /// Counts refused bodies and logs some.
@@ -81,6 +92,7 @@ pub(crate) struct Refusals {
     too_large: Counter,
     envelope: Counter,
     plain: Counter,
+    stored: Counter,
     log: Mutex<Log>,
 }
 
@@ -97,15 +109,17 @@ impl Refusals {
             too_large: counter("too_large"),
             envelope: counter("envelope"),
             plain: counter("plain"),
+            stored: counter("stored"),
             log: Mutex::default(),
         }
     }
 
-    fn note(&self, kind: Kind, channel: &str, why: &str) {
+    pub(crate) fn note(&self, kind: Kind, channel: &str, why: &str) {
         let counter = match kind {
             Kind::TooLarge => &self.too_large,
             Kind::Envelope => &self.envelope,
             Kind::Plain => &self.plain,
+            Kind::Stored => &self.stored,
         };
         counter.increment(1);
         let unsaid = {
@@ -119,6 +133,6 @@ impl Refusals {
         };
         // Names come from whoever may publish, and the reason may quote a member of the body.
         let (channel, why) = (reason(channel.as_bytes()), reason(why.as_bytes()));
-        tracing::warn!(channel, why, unsaid, "a body published in Redis was refused");
+        tracing::warn!(channel, why, unsaid, "a body published in Redis is not understood");
     }
 }

@@ -30,6 +30,27 @@ impl Names {
         format!("{}{{node}}:echo:{nonce:016x}", self.prefix)
     }
 
+    /// The Redis name that stands for all of a channel: its Pub/Sub name, from which the library makes
+    /// its keys.
+    pub(crate) fn of(&self, channel: &str) -> String {
+        format!("{}{channel}", self.prefix)
+    }
+
+    /// The function library's name, which its functions' begin with. Redis allows no `-` there.
+    pub(crate) fn library(&self) -> String {
+        self.prefix.trim_end_matches(':').replace('-', "_")
+    }
+
+    /// The key that whoever loads the library writes, so that two who do it at once notice.
+    pub(crate) fn library_lock(&self) -> String {
+        format!("{}{{node}}:library", self.prefix)
+    }
+
+    /// The prefix with its colon.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// The key of the random text that is gone after a flush.
     pub(crate) fn epoch(&self) -> String {
         format!("{}{{node}}:epoch", self.prefix)
@@ -50,5 +71,6 @@ mod tests {
         assert_eq!(names.channel(b"tidewire:\xff"), None);
         assert_eq!(names.echo(255), "tidewire:{node}:echo:00000000000000ff");
         assert_eq!(names.epoch(), "tidewire:{node}:epoch");
+        assert_eq!(Names::new("my-app").library(), "my_app");
     }
 }

@@ -1,6 +1,6 @@
 //! Which server this is, and which life of its data.
 
-use std::fmt;
+use tidewire_protocol::Incarnation;
 
 /// What `INFO server` and `INFO replication` tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,37 +34,15 @@ pub(crate) fn subscriptions(client: &str) -> Option<usize> {
     client.split_ascii_whitespace().find_map(|word| word.strip_prefix("sub=")?.parse().ok())
 }
 
-/// Which life of the stored data this is: the same on all nodes, another after a restart, a
-/// promotion or a flush.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Incarnation(u64);
-
-impl Incarnation {
-    pub(crate) fn new(server: &Server, epoch: &str) -> Self {
-        // FNV-1a: the inputs are random, and all nodes, whatever their build, must agree.
-        let bytes = server.replication_id.bytes().chain([0]).chain(epoch.bytes());
-        Self(bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        }))
-    }
-
-    /// Its number.
-    #[must_use]
-    pub const fn as_u64(self) -> u64 {
-        self.0
-    }
-}
-
-impl fmt::Debug for Incarnation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-impl fmt::Display for Incarnation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
-    }
+/// Which life of the stored data this is: the same on all nodes and in the function library, another
+/// after a restart, a promotion or a flush.
+pub(crate) fn incarnation(server: &Server, epoch: &str) -> Incarnation {
+    let mut hash = sha1_smol::Sha1::new();
+    hash.update(server.replication_id.as_bytes());
+    hash.update(b"\n");
+    hash.update(epoch.as_bytes());
+    // The first 8 of 20 bytes.
+    Incarnation::new(hash.digest().bytes().iter().take(8).fold(0, |n, b| n << 8 | u64::from(*b)))
 }
 
 #[cfg(test)]
@@ -91,9 +69,11 @@ mod tests {
     #[test]
     fn incarnations_differ_by_both_parts() {
         let server = |id: &str| Server::read("", &format!("master_replid:{id}"));
-        let one = Incarnation::new(&server("a"), "b");
-        assert_eq!(one, Incarnation::new(&server("a"), "b"));
-        assert_ne!(one, Incarnation::new(&server("a"), "c"));
-        assert_ne!(one, Incarnation::new(&server("ab"), ""));
+        let one = incarnation(&server("a"), "b");
+        assert_eq!(one, incarnation(&server("a"), "b"));
+        assert_ne!(one, incarnation(&server("a"), "c"));
+        assert_ne!(one, incarnation(&server("ab"), ""));
+        // `printf 'a\nb' | sha1sum`
+        assert_eq!(one.to_string(), "fcd127ffa1016069");
     }
 }

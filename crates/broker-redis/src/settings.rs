@@ -1,5 +1,6 @@
 //! What the broker can be told, and what is refused at once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::io::tcp::TcpSettings;
@@ -7,6 +8,7 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 use secrecy::{ExposeSecret, SecretString};
 use socket2::TcpKeepalive;
 use thiserror::Error;
+use tidewire_protocol::Namespaces;
 
 /// What the broker can be told. [`Settings::new`] has the defaults.
 #[derive(Debug, Clone)]
@@ -29,6 +31,12 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// The largest payload, and the largest body of a plain `PUBLISH`. 64 KiB.
     pub message_bytes: usize,
+    /// Which channels are stored, and how. The defaults.
+    pub namespaces: Arc<Namespaces>,
+    /// For how long a messageId is remembered. 5 min.
+    pub dedupe_ttl: Duration,
+    /// Which version of the rules these are: nodes replace a function library with an older one. 0.
+    pub revision: u64,
 }
 
 impl Settings {
@@ -45,6 +53,9 @@ impl Settings {
             echo_timeout: Duration::from_secs(3),
             connect_timeout: Duration::from_secs(3),
             message_bytes: 64 << 10,
+            namespaces: Arc::default(),
+            dedupe_ttl: Duration::from_secs(300),
+            revision: 0,
         }
     }
 
@@ -104,7 +115,11 @@ impl Target {
             return Err(SettingsError::Zero);
         }
         let times = [settings.publish_timeout, settings.echo_interval, settings.connect_timeout];
-        if times.iter().any(Duration::is_zero) || settings.echo_timeout <= settings.echo_interval {
+        let too_short = settings.dedupe_ttl < Duration::from_millis(1);
+        if too_short
+            || times.iter().any(Duration::is_zero)
+            || settings.echo_timeout <= settings.echo_interval
+        {
             return Err(SettingsError::Times);
         }
         // The crate's own error could quote the URL.

@@ -9,12 +9,12 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use common::{channel, node, passes, publish, quick, ready, unready};
-use tidewire_broker::PublishError;
 use tidewire_broker::suite::{self, Node, Told};
+use tidewire_broker::{PublishError, Publisher};
 use tidewire_protocol::{MessageId, Payload};
 use tidewire_testkit::{Direction, Proxy, RedisServer, free_port, soon};
 
-fn is_unavailable(outcome: &Result<(), PublishError>, why: &str) -> bool {
+fn is_unavailable<T>(outcome: &Result<T, PublishError>, why: &str) -> bool {
     matches!(outcome, Err(PublishError::Unavailable(reason)) if reason.contains(why))
 }
 
@@ -72,8 +72,9 @@ async fn the_queue_is_bounded() {
     ready(&node).await;
     redis.pause();
     let to = channel("a");
-    let receipts: Vec<_> =
-        (0..10_000).map(|n| node.broker.publish(to.clone(), suite::message(n))).collect();
+    let receipts: Vec<_> = (0..10_000)
+        .map(|n| node.broker.publish(to.clone(), suite::message(n), Publisher::Anonymous))
+        .collect();
     let mut full = 0;
     for receipt in receipts {
         full += usize::from(is_unavailable(&receipt.await, "too many"));
@@ -91,7 +92,7 @@ async fn a_closed_broker_refuses() {
     let node = node(quick(&redis.url()));
     ready(&node).await;
     redis.pause();
-    let sent = node.broker.publish(channel("a"), suite::message(1));
+    let sent = node.broker.publish(channel("a"), suite::message(1), Publisher::Anonymous);
     // Until the task has written it.
     tokio::time::sleep(Duration::from_millis(50)).await;
     soon("the close", node.broker.close()).await;
@@ -117,7 +118,7 @@ async fn no_break_makes_a_false_ack_or_a_second_copy() {
         let mut message = suite::message(n);
         message.message_id = MessageId::new(&n.to_string()).ok();
         message.payload = Payload::Binary(vec![0; 48 << 10].into());
-        receipts.push(publisher.broker.publish(to.clone(), message));
+        receipts.push(publisher.broker.publish(to.clone(), message, Publisher::Anonymous));
         match n % 1_000 {
             // Some are acknowledged before it breaks, some are on their way.
             250 => {
@@ -148,11 +149,12 @@ async fn no_break_makes_a_false_ack_or_a_second_copy() {
     let (mut acknowledged, mut unknown, mut refused) = (0, 0, 0);
     for (id, outcome) in &outcomes {
         match outcome {
-            Ok(()) => {
+            Ok(_) => {
                 acknowledged += 1;
                 assert!(seen.contains_key(id), "{id} was acknowledged and lost");
             }
             Err(PublishError::Timeout) => unknown += 1,
+            Err(PublishError::Conflict) => panic!("{id} is a conflict"),
             Err(PublishError::Unavailable(why)) => {
                 refused += 1;
                 assert!(!seen.contains_key(id), "{id} was refused ({why}) and came");

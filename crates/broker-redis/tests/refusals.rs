@@ -7,9 +7,9 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{all_told, channel, node, passes, publish, quick, ready, unready};
-use tidewire_broker::PublishError;
+use common::{all_told, channel, node, passes, publish, publish_stored, quick, ready, unready};
 use tidewire_broker::suite::{Node, Told};
+use tidewire_broker::{PublishError, Publisher, Query};
 use tidewire_broker_redis::RedisBroker;
 use tidewire_testkit::{Proxy, RedisServer, Reply, soon};
 use tokio::time::sleep;
@@ -143,11 +143,12 @@ async fn noperm_concerns_one_channel() {
     // In one pipeline each publish has its own answer.
     let receipts: Vec<_> = (0..100)
         .flat_map(|_| ["open:7", "a"])
-        .map(|name| node.broker.publish(channel(name), tidewire_broker::suite::message(1)))
+        .map(|name| (channel(name), tidewire_broker::suite::message(1)))
+        .map(|(to, message)| node.broker.publish(to, message, Publisher::Anonymous))
         .collect();
     for (n, receipt) in receipts.into_iter().enumerate() {
         match (n % 2, receipt.await) {
-            (0, Ok(())) => {}
+            (0, Ok(_)) => {}
             (1, Err(PublishError::Unavailable(why))) if why.contains("NOPERM") => {}
             (n, other) => panic!("{n} {other:?}"),
         }
@@ -156,8 +157,9 @@ async fn noperm_concerns_one_channel() {
 }
 
 /// The least that a user must be allowed.
-const LEAST: &str = "resetchannels &tidewire:* ~tidewire:{node}:* -@all +ping +info +publish \
-    +subscribe +unsubscribe +client|id +client|list +client|setname +get +set";
+const LEAST: &str = "resetchannels &tidewire:* ~tidewire:* ~{tidewire:* -@all +ping +info +publish \
+    +subscribe +unsubscribe +client|id +client|list +client|setname +get +set +setrange +time +xadd \
+    +xrange +xrevrange +pexpire +fcall +fcall_ro +function|load +watch +unwatch +multi +exec";
 
 #[tokio::test]
 async fn the_least_rights_suffice() {
@@ -183,6 +185,10 @@ async fn the_least_rights_suffice() {
     assert_eq!(proxy.inject(b"SUBSCRIBE", unsubscribe, answer), 1);
     assert_eq!(node.told.next().await, Told::Gap(to.clone()));
     passes(&node, &node, &to, 2).await;
+    // The library could be loaded, and what is kept can be read.
+    let kept = channel("kept:a");
+    publish_stored(&node, &kept, 3).await.unwrap();
+    assert_eq!(node.broker.read(&kept, Query::newest(9)).await.unwrap().entries.len(), 1);
 }
 
 #[tokio::test]

@@ -9,7 +9,9 @@ use tidewire_broker_redis::{RedisBroker, Settings};
 use tidewire_testkit::RedisServer;
 
 fn node(redis: &RedisServer) -> Node {
-    Node::start(Arc::new(RedisBroker::new(Settings::new(redis.url())).unwrap()))
+    let mut settings = Settings::new(redis.url());
+    settings.namespaces = Arc::new(suite::namespaces());
+    Node::start(Arc::new(RedisBroker::new(settings).unwrap()))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

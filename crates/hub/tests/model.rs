@@ -504,7 +504,7 @@ fn a_burst_beyond_the_history_is_no_gap() {
         world.redis.log.drain(..kept);
         world.step(&Step::Execute);
         world.step(&Step::Answer);
-        assert_eq!(world.clients[0].gap, false);
+        assert!(!world.clients[0].gap);
         if empty {
             assert_eq!((world.gaps, world.clients[0].covered), (0, 50));
         } else {

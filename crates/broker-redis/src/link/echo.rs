@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidewire_broker::PublishError;
 use tokio::time::Instant;
 
-use crate::publish::Published;
+use crate::publish::{Done, Sent};
 
 /// The state of the self-echo.
 pub(super) struct Echo {
@@ -22,7 +22,7 @@ enum State {
     /// Given to a publisher; the link may hear it before the publisher tells.
     Publishing {
         begun: Instant,
-        receipt: Published,
+        receipt: Sent,
     },
     /// Redis has it and told that it goes to somebody.
     Published {
@@ -42,7 +42,7 @@ impl Echo {
         self.round.to_string().into_bytes()
     }
 
-    pub(super) fn begin(&mut self, receipt: Published) {
+    pub(super) fn begin(&mut self, receipt: Sent) {
         self.state = State::Publishing { begun: Instant::now(), receipt };
     }
 
@@ -72,7 +72,11 @@ impl Echo {
     /// without loss.
     pub(super) async fn receipt(&mut self) -> Result<i64, PublishError> {
         match &mut self.state {
-            State::Publishing { receipt, .. } => receipt.await,
+            State::Publishing { receipt, .. } => receipt.await.map(|done| match done {
+                Done::Live(receivers) => receivers,
+                // A PUBLISH is answered by a number.
+                Done::Stored(_) => 0,
+            }),
             _ => std::future::pending().await,
         }
     }

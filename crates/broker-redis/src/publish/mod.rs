@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use metrics::Counter;
-use tidewire_broker::{PublishError, Receipt};
-use tidewire_protocol::{Channel, Message, encode_envelope};
+use tidewire_broker::{PublishError, Published, Publisher as From, Receipt};
+use tidewire_protocol::{Channel, Message, Payload, encode_envelope};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use crate::library::Library;
 use crate::names::Names;
 use crate::resp;
 use crate::settings::Settings;
@@ -31,9 +32,20 @@ pub(crate) use task::PublisherTask;
 const MAX_WAITING: usize = 8_192;
 /// The most bytes that wait on one connection, unless it is a single message.
 const MAX_WAITING_BYTES: usize = 32 << 20;
+/// How many hexadecimal digits of a hash tell bodies apart.
+const DIGEST_BYTES: usize = 20;
 
-/// What becomes of a publish: how many subscribers Redis gave it to.
-type Outcome = Result<i64, PublishError>;
+/// What becomes of a publish.
+type Outcome = Result<Done, PublishError>;
+
+/// What Redis answers to a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// `PUBLISH`: how many subscribers it was given to.
+    Live(i64),
+    /// The function.
+    Stored(Published),
+}
 
 /// All publishing connections.
 pub(crate) struct Publishers {
@@ -42,7 +54,16 @@ pub(crate) struct Publishers {
     names: Names,
     patience: Duration,
     max_frame: usize,
+    /// The name of the function.
+    function: String,
+    counters: Counters,
+}
+
+/// Publishes that failed, by code.
+#[derive(Clone)]
+struct Counters {
     unavailable: Counter,
+    conflict: Counter,
     timeout: Counter,
 }
 
@@ -51,6 +72,8 @@ pub(crate) struct Publisher {
     queue: mpsc::UnboundedSender<Job>,
     load: Arc<Load>,
     pub(crate) status: Status,
+    /// Is told when Redis does not know the function.
+    library: Arc<Library>,
     /// Rises when the server may be another one.
     renew: watch::Sender<u64>,
 }
@@ -77,18 +100,22 @@ struct Place {
 }
 
 /// The outcome of a publish, to come.
-pub(crate) struct Published(Result<oneshot::Receiver<Outcome>, Option<PublishError>>);
+pub(crate) struct Sent(Result<oneshot::Receiver<Outcome>, Option<PublishError>>);
 
 impl Publishers {
     /// The publishers, and for each what its task reads.
-    pub(crate) fn new(settings: &Settings, names: Names) -> (Self, Vec<Jobs>) {
-        let counter = |code: &'static str| metrics::counter!("tidewire_broker_publish_errors_total", "code" => code);
+    pub(crate) fn new(
+        settings: &Settings,
+        names: Names,
+        library: &Arc<Library>,
+    ) -> (Self, Vec<Jobs>) {
         let (all, jobs) = (0..settings.publishers)
             .map(|_| {
                 let (queue, jobs) = mpsc::unbounded_channel();
                 let (load, status) = (Arc::default(), Status::new());
                 let renew = watch::Sender::default();
-                let publisher = Arc::new(Publisher { queue, load, status, renew });
+                let library = library.clone();
+                let publisher = Arc::new(Publisher { queue, load, status, library, renew });
                 (publisher.clone(), Jobs { publisher, jobs })
             })
             .unzip();
@@ -98,33 +125,68 @@ impl Publishers {
             names,
             patience: task::patience(settings),
             max_frame: settings.frame_bytes(),
-            unavailable: counter("unavailable"),
-            timeout: counter("timeout"),
+            function: library.function("publish"),
+            counters: Counters::new(),
         };
         (publishers, jobs)
     }
 
-    /// Publishes a message on its channel.
-    pub(crate) fn publish(&self, channel: &Channel, message: &Message) -> Receipt {
+    /// Publishes a message on a live channel.
+    pub(crate) fn live(&self, channel: &Channel, message: &Message) -> Receipt {
         let frame = encode_envelope(message);
-        let published = if frame.len() > self.max_frame {
-            // No node would take it in.
-            Published::refused("the message is too large")
-        } else {
-            self.put(&self.names.parts(channel.as_str()), &frame)
-        };
-        let (unavailable, timeout) = (self.unavailable.clone(), self.timeout.clone());
-        Box::pin(async move {
-            published.await.map(|_| ()).inspect_err(|error| match error {
-                PublishError::Unavailable(_) => unavailable.increment(1),
-                PublishError::Timeout => timeout.increment(1),
+        let name = self.names.parts(channel.as_str());
+        self.receipt(self.fits(&frame).then(|| {
+            self.put(&name, |out| {
+                resp::begin(3, out);
+                resp::argument(&[b"PUBLISH"], out);
+                resp::argument(&name, out);
+                resp::argument(&[&frame], out);
             })
+        }))
+    }
+
+    /// Publishes a message through the function, which keeps it if its channel is stored.
+    pub(crate) fn store(&self, channel: &Channel, message: &Message, publisher: &From) -> Receipt {
+        let frame = encode_envelope(message);
+        let name = self.names.parts(channel.as_str());
+        let id = message.message_id.as_ref().map_or("", |id| id.as_str());
+        self.receipt(self.fits(&frame).then(|| {
+            self.put(&name, |out| {
+                resp::begin(8, out);
+                resp::argument(&[b"FCALL"], out);
+                resp::argument(&[self.function.as_bytes()], out);
+                resp::argument(&[b"1"], out);
+                resp::argument(&name, out);
+                resp::argument(&[&frame], out);
+                resp::argument(&[id.as_bytes()], out);
+                resp::argument(&[publisher.scope().as_bytes()], out);
+                resp::argument(&[&digest(message)], out);
+            })
+        }))
+    }
+
+    /// Whether a node would take it in.
+    fn fits(&self, frame: &[u8]) -> bool {
+        frame.len() <= self.max_frame
+    }
+
+    fn receipt(&self, sent: Option<Sent>) -> Receipt {
+        let sent = sent.unwrap_or_else(|| Sent::refused("the message is too large"));
+        let counters = self.counters.clone();
+        Box::pin(async move {
+            match sent.await {
+                Ok(Done::Live(_)) => Ok(Published::default()),
+                Ok(Done::Stored(published)) => Ok(published),
+                Err(error) => Err(counters.count(error)),
+            }
         })
     }
 
     /// Publishes a link's message to itself.
-    pub(crate) fn echo(&self, name: &str, body: &[u8]) -> Published {
-        self.put(&[name.as_bytes()], body)
+    pub(crate) fn echo(&self, name: &str, body: &[u8]) -> Sent {
+        self.put(&[name.as_bytes()], |out| {
+            resp::command(&[b"PUBLISH", name.as_bytes(), body], out);
+        })
     }
 
     /// Makes every publisher connect anew once what it has sent is answered.
@@ -140,22 +202,20 @@ impl Publishers {
         })
     }
 
-    fn put(&self, name: &[&[u8]], body: &[u8]) -> Published {
+    /// Puts a command in the queue that is the name's.
+    fn put(&self, name: &[&[u8]], write: impl FnOnce(&mut BytesMut)) -> Sent {
         let index = self.spread.hash_one(name.concat()) as usize % self.all.len();
         let publisher = &self.all[index];
-        let mut command = BytesMut::with_capacity(body.len() + 320);
-        resp::begin(3, &mut command);
-        resp::argument(&[b"PUBLISH"], &mut command);
-        resp::argument(name, &mut command);
-        resp::argument(&[body], &mut command);
+        let mut command = BytesMut::new();
+        write(&mut command);
         let Some(place) = Place::take(&publisher.load, command.len()) else {
-            return Published::refused("too many publishes are waiting");
+            return Sent::refused("too many publishes are waiting");
         };
         let (reply, outcome) = oneshot::channel();
         let deadline = Instant::now() + self.patience;
         match publisher.queue.send(Job { command, deadline, reply, place }) {
-            Ok(()) => Published(Ok(outcome)),
-            Err(_) => Published::refused("the broker is closed"),
+            Ok(()) => Sent(Ok(outcome)),
+            Err(_) => Sent::refused("the broker is closed"),
         }
     }
 }
@@ -164,6 +224,46 @@ impl Publishers {
 pub(crate) struct Jobs {
     publisher: Arc<Publisher>,
     jobs: mpsc::UnboundedReceiver<Job>,
+}
+
+impl Counters {
+    fn new() -> Self {
+        let counter = |code: &'static str| metrics::counter!("tidewire_broker_publish_errors_total", "code" => code);
+        Self {
+            unavailable: counter("unavailable"),
+            conflict: counter("conflict"),
+            timeout: counter("timeout"),
+        }
+    }
+
+    fn count(&self, error: PublishError) -> PublishError {
+        match error {
+            PublishError::Unavailable(_) => self.unavailable.increment(1),
+            PublishError::Conflict => self.conflict.increment(1),
+            PublishError::Timeout => self.timeout.increment(1),
+        }
+        error
+    }
+}
+
+/// What makes a body the same when it is sent again: not its time, nor by which session it came. Made
+/// here, where it does not cost Redis's time. 80 bits: two bodies share one by chance never, and who
+/// seeks two that do fools himself.
+fn digest(message: &Message) -> [u8; DIGEST_BYTES] {
+    let (kind, payload) = match &message.payload {
+        Payload::Json(bytes) => (b"j", bytes),
+        Payload::Binary(bytes) => (b"b", bytes),
+    };
+    let mut hash = sha1_smol::Sha1::new();
+    hash.update(message.event.as_str().as_bytes());
+    // In no event's name.
+    hash.update(b"\0");
+    hash.update(kind);
+    hash.update(payload);
+    let mut digest = [0; DIGEST_BYTES];
+    let hexadecimal = hash.digest().to_string();
+    digest.copy_from_slice(&hexadecimal.as_bytes()[..DIGEST_BYTES]);
+    digest
 }
 
 impl Place {
@@ -184,13 +284,13 @@ impl Drop for Place {
     }
 }
 
-impl Published {
+impl Sent {
     fn refused(why: &str) -> Self {
         Self(Err(Some(PublishError::Unavailable(why.to_owned()))))
     }
 }
 
-impl Future for Published {
+impl Future for Sent {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {

@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use thiserror::Error;
-use tidewire_broker::PublishError;
+use tidewire_broker::{PublishError, Published};
+use tidewire_protocol::{EntryId, Incarnation};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Job, Jobs, Outcome, Place, Publisher};
-use crate::resp::{self, ProtocolError, Reply};
+use super::{Done, Job, Jobs, Outcome, Place, Publisher};
+use crate::library;
+use crate::resp::{self, Item, ProtocolError, Reply};
 use crate::server::Server;
 use crate::settings::{Settings, Target};
 use crate::status::Backoff;
@@ -256,13 +258,16 @@ impl PublisherTask {
         while let Some(reply) = wire.reader.next()? {
             let Some(sent) = self.in_flight.pop_front() else { return Err(Break::Confusion) };
             match (sent.kind, reply) {
+                // Whoever published may be gone.
                 (Kind::Publish { reply, .. }, Reply::Int(receivers)) => {
-                    // Whoever published may be gone.
-                    let _ = reply.send(Ok(receivers));
+                    let _ = reply.send(Ok(Done::Live(receivers)));
+                }
+                (Kind::Publish { reply, .. }, Reply::Push(items)) => {
+                    let Some(published) = published(items) else { return Err(Break::Confusion) };
+                    let _ = reply.send(Ok(Done::Stored(published)));
                 }
                 (Kind::Publish { reply, .. }, Reply::Error(error)) => {
-                    let why = format!("Redis refuses: {}", reason(error));
-                    let _ = reply.send(Err(PublishError::Unavailable(why)));
+                    let _ = reply.send(Err(self.refusal(error)));
                 }
                 (Kind::Check, Reply::Text(info)) => {
                     if !Server::read("", &String::from_utf8_lossy(info)).master {
@@ -274,6 +279,18 @@ impl PublisherTask {
             }
         }
         Ok(())
+    }
+
+    /// What an error means. Redis and the function check before they write.
+    fn refusal(&self, error: &[u8]) -> PublishError {
+        if error.starts_with(b"CONFLICT") {
+            return PublishError::Conflict;
+        }
+        let why = reason(error);
+        if library::is_not_found(&why) {
+            self.publisher.library.lost();
+        }
+        PublishError::Unavailable(format!("Redis refuses: {why}"))
     }
 
     /// The connection is gone: a command of which a byte was not written cannot have been done;
@@ -302,6 +319,17 @@ impl PublisherTask {
             let _ = job.reply.send(Err(PublishError::Unavailable(why.to_owned())));
         }
     }
+}
+
+/// What the function answers: id (empty on a live channel), whether it is a duplicate, life.
+fn published(items: [Item<'_>; 3]) -> Option<Published> {
+    let [Item::Text(id), Item::Int(duplicate), Item::Text(life)] = items else { return None };
+    let text = |bytes| std::str::from_utf8(bytes).ok();
+    let place = match text(id)? {
+        "" => None,
+        id => Some((Incarnation::parse(text(life)?)?, EntryId::parse(id)?)),
+    };
+    Some(Published { place, duplicate: duplicate != 0 })
 }
 
 /// Takes what has come, at least one job. Can be cancelled without loss.

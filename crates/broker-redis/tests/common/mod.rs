@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidewire_broker::suite::{self, Node, Told};
-use tidewire_broker::{Origin, PublishError};
+use tidewire_broker::{Origin, PublishError, Published, Publisher};
 use tidewire_broker_redis::{RedisBroker, Settings};
 use tidewire_protocol::Channel;
-use tidewire_testkit::{PATIENCE, until};
+use tidewire_testkit::{PATIENCE, RedisServer, Reply, until};
 
-/// Settings that notice faults soon.
+/// Settings that notice faults soon, with the suite's rules: most channels are live.
 pub fn quick(url: &str) -> Settings {
     let mut settings = Settings::new(url);
     settings.echo_interval = Duration::from_millis(100);
     settings.echo_timeout = Duration::from_millis(800);
+    settings.namespaces = Arc::new(suite::namespaces());
     settings
 }
 
@@ -48,10 +49,15 @@ pub async fn unready(node: &Node, why: &str) -> Duration {
 
 pub async fn publish(node: &Node, to: &Channel, n: u64) -> Result<(), PublishError> {
     let begun = Instant::now();
-    let outcome = node.broker.publish(to.clone(), suite::message(n)).await;
+    let outcome = node.broker.publish(to.clone(), suite::message(n), Publisher::Anonymous).await;
     // The configured time, and a little for a busy machine.
     assert!(begun.elapsed() < Duration::from_millis(2_200), "{:?}", begun.elapsed());
-    outcome
+    outcome.map(|_| ())
+}
+
+/// As [`publish`], with what is answered.
+pub async fn publish_stored(node: &Node, to: &Channel, n: u64) -> Result<Published, PublishError> {
+    node.broker.publish(to.clone(), suite::message(n), Publisher::Anonymous).await
 }
 
 /// Publishes and expects the subscriber to be told next.
@@ -70,6 +76,54 @@ pub async fn all_told(node: &Node, expected: impl IntoIterator<Item = Told>) {
         let at = at.unwrap_or_else(|| panic!("{told:?} instead of one of {expected:?}"));
         expected.swap_remove(at);
     }
+}
+
+/// Calls the function that publishes: key, body, and what else is given.
+pub async fn fcall<A: AsRef<[u8]>>(redis: &RedisServer, arguments: &[A]) -> Reply {
+    let head = [&b"FCALL"[..], b"tidewire_publish", b"1"];
+    let all: Vec<_> = head.into_iter().chain(arguments.iter().map(AsRef::as_ref)).collect();
+    redis.command(&all).await
+}
+
+async fn publishes(
+    redis: &RedisServer,
+    to: &str,
+    body: impl AsRef<[u8]>,
+    id: Option<&str>,
+) -> Reply {
+    let key = format!("tidewire:{to}");
+    let arguments = [Some(key.as_bytes()), Some(body.as_ref()), id.map(str::as_bytes)];
+    fcall(redis, &arguments.into_iter().flatten().collect::<Vec<_>>()).await
+}
+
+/// Publishes as a backend does: the cursor, and 1 for a duplicate.
+pub async fn published(
+    redis: &RedisServer,
+    to: &str,
+    body: impl AsRef<[u8]>,
+    id: Option<&str>,
+) -> (String, i64) {
+    match publishes(redis, to, body, id).await {
+        Reply::Array(answer) => match &answer[..] {
+            [cursor, Reply::Int(duplicate)] => (cursor.clone().text(), *duplicate),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{to}: {other:?}"),
+    }
+}
+
+/// Publishes as a backend does, which must be refused with this code.
+pub async fn refused(
+    redis: &RedisServer,
+    to: &str,
+    body: impl AsRef<[u8]>,
+    id: Option<&str>,
+    code: &str,
+) {
+    let answer = publishes(redis, to, body.as_ref(), id).await;
+    let shown = body.as_ref()[..body.as_ref().len().min(99)].escape_ascii();
+    let right = matches!(&answer, Reply::Error(why) if why.starts_with(code));
+    assert!(right, "{shown}: {answer:?} instead of {code}");
 }
 
 /// Shows the broker's log, for who looks for a fault: `RUST_LOG=debug`.
