@@ -43,11 +43,22 @@ pub(crate) async fn start(count: usize, logs: &Path) -> anyhow::Result<(Storage,
     let (data, copy) = (tempfile::tempdir()?, tempfile::tempdir()?);
     let folder = data.path().to_str().context("a folder's name")?.to_owned();
     let redis = RedisServer::with(&[
-        "--dir", &folder, "--appendonly", "yes", "--appendfsync", "everysec",
+        "--dir",
+        &folder,
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "everysec",
         // A rewrite would change files while they are copied.
-        "--auto-aof-rewrite-percentage", "0", "--enable-debug-command", "local",
+        "--auto-aof-rewrite-percentage",
+        "0",
+        "--enable-debug-command",
+        "local",
         // A replica is fed at once.
-        "--repl-diskless-sync-delay", "0",
+        "--stream-node-max-entries",
+        "10",
+        "--repl-diskless-sync-delay",
+        "0",
     ])
     .await;
     let (mut links, mut nodes, mut fronts) = (vec![], vec![], vec![]);

@@ -19,7 +19,7 @@ use crate::shared::{Phase, Shared, THIRDS};
 const LATE: Duration = Duration::from_millis(120);
 /// A burst: more than may wait for a client, and than an output buffer may hold.
 const BURST_MESSAGES: usize = 400;
-const BURST_BYTES: usize = 6_000;
+const BURST_BYTES: usize = 16_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The oldest copy of the data to which Redis is rolled back is of this age or younger.
 const COPY_EVERY: Duration = Duration::from_secs(4);
@@ -100,7 +100,10 @@ async fn apply_to_storage(
             link.stall(Direction::Down);
             burst(shared).await?;
         }
-        Kind::Burst => burst(shared).await?,
+        Kind::Burst => {
+            shared.paused.send_replace(Some(fault.node % THIRDS));
+            burst(shared).await?;
+        }
         Kind::PubSubKill => command(shared, &["CLIENT", "KILL", "TYPE", "pubsub"]).await?,
         Kind::ClientPause => {
             let time = fault.hold.as_millis().to_string();
@@ -119,6 +122,9 @@ async fn apply_to_storage(
     }
     match fault.kind {
         Kind::RedisStop => storage.redis.resume(),
+        Kind::Burst => {
+            shared.paused.send_replace(None);
+        }
         Kind::RedisEmpty => storage.remove_data()?,
         Kind::RedisRollback => storage.roll_back()?,
         Kind::OutputLimit => {
@@ -158,7 +164,7 @@ async fn command(shared: &Shared, command: &[&str]) -> anyhow::Result<()> {
 /// A burst on the live channels, in one go: no subscriber can read in between.
 async fn burst(shared: &Shared) -> anyhow::Result<()> {
     let script = "for _ = 1, ARGV[1] do redis.call('PUBLISH', KEYS[1], ARGV[2]) end";
-    let body = format!("{{\"payload\":\"{BURST}\"{}}}", " ".repeat(BURST_BYTES));
+    let body = serde_json::json!({"payload": {BURST: "x".repeat(BURST_BYTES)}}).to_string();
     let mut redis = shared.redis(PATIENCE).await?;
     let channels = 0..shared.plan.channels.len();
     for channel in channels.filter(|channel| !shared.plan.is_stored(*channel)) {

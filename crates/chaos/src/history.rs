@@ -120,6 +120,8 @@ struct Inner {
     records: Vec<Record>,
     /// The last message that each reader saw on each channel.
     seen: HashMap<(ReaderNo, ChannelNo), MessageNo>,
+    /// Where each reader is on each stored channel.
+    places: HashMap<(ReaderNo, ChannelNo), Cursor>,
 }
 
 /// Milliseconds since 1970, as Redis on this machine counts them.
@@ -134,18 +136,33 @@ impl History {
         if let Event::Message { reader, channel, message: Some(message), .. } = &event {
             inner.seen.insert((*reader, *channel), *message);
         }
+        if let Event::Message { reader, channel, place: Some(place), .. }
+        | Event::Gap { reader, channel, place: Some(place), .. }
+        | Event::Start { reader, channel, place: Some(place), .. } = &event
+        {
+            inner.places.insert((*reader, *channel), *place);
+        }
         // Within the lock, so that the times rise.
         inner.records.push(Record { at: now(), event });
     }
 
-    /// Whether the reader's last message on the channel is this one or a later one.
-    pub(crate) fn has_seen(
+    /// Whether the reader is at this message or beyond: it was sent it, or told that it may miss it.
+    pub(crate) fn has_reached(
         &self,
         reader: ReaderNo,
         channel: ChannelNo,
         message: MessageNo,
+        cursor: Option<Cursor>,
     ) -> bool {
-        self.lock().seen.get(&(reader, channel)).is_some_and(|seen| *seen >= message)
+        let inner = self.lock();
+        let at = (reader, channel);
+        match cursor {
+            Some(last) => {
+                let place = inner.places.get(&at);
+                place.is_some_and(|place| place.life == last.life && place.id >= last.id)
+            }
+            None => inner.seen.get(&at).is_some_and(|seen| *seen >= message),
+        }
     }
 
     /// Everything that was told.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// By then a connection stands.
@@ -47,14 +47,23 @@ pub(crate) struct Request<'a> {
     pub(crate) body: Vec<u8>,
 }
 
+/// Connects. What is not read is felt after a little, not after the megabytes to which Linux would
+/// let the buffer grow.
+pub(crate) async fn connect(addr: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(16 << 10)?;
+    let stream = socket.connect(addr).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 /// Sends a request and reads the head of its answer: the status, and the length of the body if it
 /// is told.
 pub(crate) async fn open(
     addr: SocketAddr,
     request: &Request<'_>,
 ) -> anyhow::Result<(BufReader<TcpStream>, u16, Option<usize>)> {
-    let stream = timeout(CONNECT, TcpStream::connect(addr)).await.context("no connection")??;
-    stream.set_nodelay(true)?;
+    let stream = timeout(CONNECT, connect(addr)).await.context("no connection")??;
     let Request { method, path, headers, body } = request;
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n");
     for (name, value) in headers {

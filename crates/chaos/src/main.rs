@@ -101,8 +101,7 @@ async fn run(cli: &Cli) -> anyhow::Result<usize> {
         let only = cli.only.clone();
         let settings = Settings { seed, storm, nodes, readers, publishers, only };
         let folder = cli.keep.join(format!("seed-{seed}"));
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("making {}", folder.display()))?;
+        std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         let began = Instant::now();
         let round = tokio::time::timeout(length + STUCK, round::play(&settings, &folder));
         let outcome = round.await.context("the round is stuck")?;

@@ -12,7 +12,7 @@ pub(crate) fn payload(message: MessageNo, padding: usize) -> Value {
     json!({"n": message, "pad": "x".repeat(padding)})
 }
 
-/// What burst messages carry; readers leave them out.
+/// The one member of what burst messages carry; readers leave them out.
 pub(crate) const BURST: &str = "burst";
 
 /// The messageId of a message.

@@ -35,7 +35,10 @@ pub(crate) struct Publisher {
 /// What became of an attempt.
 enum Outcome {
     Acked(Option<Cursor>, bool),
-    Refused { certain: bool, why: String },
+    Refused {
+        certain: bool,
+        why: String,
+    },
     /// An answer that nothing explains.
     Wrong(String),
 }
@@ -49,11 +52,19 @@ impl Publisher {
     /// Publishes until the storm is over.
     pub(crate) async fn run(mut self) {
         while self.shared.phase() == Phase::Storm {
-            let channel = self.rng.usize(..self.shared.plan.channels.len());
+            let channel = self.channel();
             self.publish(channel).await;
             let pace = self.pace.mul_f64(2.0 * self.rng.f64());
             let _ = tokio::time::timeout(pace, self.shared.reached(Phase::Calm)).await;
         }
+    }
+
+    /// A third of the messages goes to the channel that keeps the least.
+    fn channel(&mut self) -> ChannelNo {
+        let channels = &self.shared.plan.channels;
+        let kept = |channel: &ChannelNo| channels[*channel].kept.unwrap_or(usize::MAX);
+        let least = (0..channels.len()).min_by_key(kept).unwrap_or(0);
+        if self.rng.u8(..3) == 0 { least } else { self.rng.usize(..channels.len()) }
     }
 
     /// Publishes a message; its number and cursor once it is acknowledged.
@@ -229,7 +240,7 @@ impl Publisher {
         call.arg("tidewire_publish").arg(1);
         call.arg(format!("tidewire:{}", self.shared.plan.name(channel)));
         // The id may be told either way.
-        if message % 2 == 0 {
+        if message.is_multiple_of(2) {
             call.arg(json!({"payload": payload}).to_string()).arg(&id);
         } else {
             call.arg(json!({"messageId": id, "payload": payload}).to_string());

@@ -38,7 +38,7 @@ pub(crate) struct Outcome {
 }
 
 /// The mean time between a publisher's messages.
-const PACE: Duration = Duration::from_millis(80);
+const PACE: Duration = Duration::from_millis(60);
 /// The time that all may take to come to rest after the storm.
 const SETTLE: Duration = Duration::from_secs(25);
 /// The last fault may take so long to end: a restart, a drain.
@@ -110,18 +110,18 @@ async fn settle(shared: &Arc<Shared>, settings: &Settings, followed: &Followed) 
         let mut last = None;
         while Instant::now() < deadline {
             // On a stored channel one is enough, once it is acknowledged.
-            if last.is_none() || !shared.plan.is_stored(channel) {
-                if let Some((message, cursor)) = publisher.publish(channel).await {
-                    // Whoever has the first of them has heard.
-                    let (first, _) = *last.get_or_insert((message, cursor));
-                    if first == message {
-                        shared.history.tell(Event::Final { channel, message, cursor });
-                    }
+            if (last.is_none() || !shared.plan.is_stored(channel))
+                && let Some((message, cursor)) = publisher.publish(channel).await
+            {
+                // Whoever has the first of them has heard.
+                let (first, _) = *last.get_or_insert((message, cursor));
+                if first == message {
+                    shared.history.tell(Event::Final { channel, message, cursor });
                 }
             }
-            let Some((message, _)) = last else { continue };
+            let Some((message, cursor)) = last else { continue };
             let until = Instant::now() + REPEAT;
-            let has = |no: &ReaderNo| shared.history.has_seen(*no, channel, message);
+            let has = |no: &ReaderNo| shared.history.has_reached(*no, channel, message, cursor);
             while Instant::now() < until && !followers.iter().all(|(no, _)| has(no)) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -133,7 +133,8 @@ async fn settle(shared: &Arc<Shared>, settings: &Settings, followed: &Followed) 
             tell_deaf(shared, channel, last.map(|(message, _)| message), &followers);
         }
         if last.is_none() {
-            let what = format!("nothing can be published on {} any more", shared.plan.name(channel));
+            let what =
+                format!("nothing can be published on {} any more", shared.plan.name(channel));
             shared.history.tell(Event::Flaw { what });
         }
     }
@@ -148,7 +149,7 @@ fn tell_deaf(
 ) {
     let Some(message) = message else { return };
     for (no, _) in followers {
-        if !shared.history.has_seen(*no, channel, message) {
+        if !shared.history.has_reached(*no, channel, message, None) {
             let name = shared.plan.name(channel);
             let what = format!("reader {no} hears nothing on {name}, at {}", now());
             shared.history.tell(Event::Flaw { what });

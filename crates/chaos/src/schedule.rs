@@ -70,20 +70,48 @@ pub(crate) enum Kind {
 use Kind::{
     Burst, ClientPause, ClientsCut, ClientsDelay, ClientsHalf, ClientsReset, ClientsStall,
     DebugSleep, Flush, FunctionFlush, LinkCut, LinkDelay, LinkHalfDown, LinkHalfUp, LinkReset,
-    LinkStall, NodeKill, NodeStop, NodeTerm, OutputLimit, Promotion, PubSubKill, ReadersPause, RedisEmpty,
-    RedisRestart, RedisRollback, RedisStop,
+    LinkStall, NodeKill, NodeStop, NodeTerm, OutputLimit, Promotion, PubSubKill, ReadersPause,
+    RedisEmpty, RedisRestart, RedisRollback, RedisStop,
 };
 
 /// The cards of Redis and the links to it.
 const STORAGE: [Kind; 21] = [
-    LinkCut, LinkCut, LinkReset, LinkStall, LinkStall, LinkHalfUp, LinkHalfDown, LinkDelay,
-    PubSubKill, PubSubKill, ClientPause, DebugSleep, RedisStop, OutputLimit, Burst, FunctionFlush,
-    RedisRestart, RedisEmpty, RedisRollback, Promotion, Flush,
+    LinkCut,
+    LinkCut,
+    LinkReset,
+    LinkStall,
+    LinkStall,
+    LinkHalfUp,
+    LinkHalfDown,
+    LinkDelay,
+    PubSubKill,
+    PubSubKill,
+    ClientPause,
+    DebugSleep,
+    RedisStop,
+    OutputLimit,
+    Burst,
+    FunctionFlush,
+    RedisRestart,
+    RedisEmpty,
+    RedisRollback,
+    Promotion,
+    Flush,
 ];
 /// The cards of the nodes and the links to them.
 const SERVING: [Kind; 12] = [
-    NodeKill, NodeKill, NodeStop, NodeStop, NodeTerm, ClientsCut, ClientsReset, ClientsStall,
-    ClientsHalf, ClientsDelay, ReadersPause, ReadersPause,
+    NodeKill,
+    NodeKill,
+    NodeStop,
+    NodeStop,
+    NodeTerm,
+    ClientsCut,
+    ClientsReset,
+    ClientsStall,
+    ClientsHalf,
+    ClientsDelay,
+    ReadersPause,
+    ReadersPause,
 ];
 
 impl Kind {
@@ -101,7 +129,7 @@ impl Kind {
     const fn span(self) -> (u64, u64) {
         match self {
             LinkReset | PubSubKill | FunctionFlush | Flush | ClientsReset => (0, 1),
-            OutputLimit | Burst => (100, 800),
+            OutputLimit | Burst => (300, 1_500),
             RedisRestart | RedisEmpty | RedisRollback => (0, 2_500),
             ClientPause | DebugSleep | RedisStop => (300, 3_000),
             NodeTerm => (0, 500),

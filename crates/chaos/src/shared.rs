@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::history::{History, MessageNo};
-use crate::http::CONNECT;
+use crate::http::{self, CONNECT};
 use crate::plan::Plan;
 
 /// How far a round is.
@@ -99,8 +99,7 @@ pub(crate) type WebSocket = WebSocketStream<TcpStream>;
 pub(crate) async fn connect(addr: SocketAddr, path: &str) -> anyhow::Result<WebSocket> {
     let request = format!("ws://{addr}{path}").into_client_request()?;
     let open = async {
-        let stream = TcpStream::connect(addr).await?;
-        stream.set_nodelay(true)?;
+        let stream = http::connect(addr).await?;
         anyhow::Ok(client_async(request, stream).await?.0)
     };
     tokio::time::timeout(CONNECT + CONNECT, open).await?

@@ -30,10 +30,10 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             Some(redis) => Some(redis),
             None => shared.redis(PATIENCE).await.ok(),
         };
-        if let Some(open) = &mut redis {
-            if look(&shared, open, &mut marks).await.is_err() {
-                redis = None;
-            }
+        if let Some(open) = &mut redis
+            && look(&shared, open, &mut marks).await.is_err()
+        {
+            redis = None;
         }
         shared.sleep(INTERVAL).await;
     }

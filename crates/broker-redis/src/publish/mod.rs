@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use metrics::Counter;
-use tidewire_broker::{PublishError, Published, Publisher as From, Receipt};
+use tidewire_broker::{PublishError, Published, Publisher as Author, Receipt};
 use tidewire_protocol::{Channel, Message, Payload, encode_envelope};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -146,7 +146,7 @@ impl Publishers {
     }
 
     /// Publishes a message through the function, which keeps it if its channel is stored.
-    pub(crate) fn store(&self, channel: &Channel, message: &Message, publisher: &From) -> Receipt {
+    pub(crate) fn store(&self, channel: &Channel, message: &Message, author: &Author) -> Receipt {
         let frame = encode_envelope(message);
         let name = self.names.parts(channel.as_str());
         let id = message.message_id.as_ref().map_or("", |id| id.as_str());
@@ -159,7 +159,7 @@ impl Publishers {
                 resp::argument(&name, out);
                 resp::argument(&[&frame], out);
                 resp::argument(&[id.as_bytes()], out);
-                resp::argument(&[publisher.scope().as_bytes()], out);
+                resp::argument(&[author.scope().as_bytes()], out);
                 resp::argument(&[&digest(message)], out);
             })
         }))

@@ -49,7 +49,8 @@ pub(super) fn check(plan: &Plan, records: &[Record], known: &Known, verdict: &mu
         };
         let Some(kept) = plan.channels[channel].kept else { continue };
         let walk = walks.entry((reader, channel)).or_default();
-        let mut step = Step { known, channel, kept, number, at: record.at, verdict, who: String::new() };
+        let mut step =
+            Step { known, channel, kept, number, at: record.at, verdict, who: String::new() };
         step.who = format!("reader {reader} on {}", plan.name(channel));
         match &record.event {
             Event::Start { asked, place, recovered, .. } => {

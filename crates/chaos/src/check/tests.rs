@@ -128,42 +128,86 @@ fn a_history_as_it_should_be() {
 
 #[test]
 fn a_message_that_is_missing_is_found() {
-    story().published(1, 1, 4).starts(None, at(1, 1), None).reads(1, 2, 2).reads(1, 4, 4)
+    story()
+        .published(1, 1, 4)
+        .starts(None, at(1, 1), None)
+        .reads(1, 2, 2)
+        .reads(1, 4, 4)
         .is(&[Rule::SilentLoss]);
     // Also between two sessions.
-    story().published(1, 1, 4).starts(None, at(1, 1), None).reads(1, 2, 2).closes()
-        .starts(Some(at(1, 2)), at(1, 2), Some(true)).reads(1, 4, 4)
+    story()
+        .published(1, 1, 4)
+        .starts(None, at(1, 1), None)
+        .reads(1, 2, 2)
+        .closes()
+        .starts(Some(at(1, 2)), at(1, 2), Some(true))
+        .reads(1, 4, 4)
         .is(&[Rule::SilentLoss]);
     // Also if nobody but the witness saw it.
-    story().published(1, 1, 2).sent(STORED, 3).published(1, 4, 4).scans(1, 1, 4, false)
-        .starts(None, at(1, 1), None).reads(1, 2, 2).reads(1, 4, 4)
+    story()
+        .published(1, 1, 2)
+        .sent(STORED, 3)
+        .published(1, 4, 4)
+        .scans(1, 1, 4, false)
+        .starts(None, at(1, 1), None)
+        .reads(1, 2, 2)
+        .reads(1, 4, 4)
         .is(&[Rule::SilentLoss]);
     // A subscription may not begin later than it was asked to.
-    story().published(1, 1, 4).starts(Some(at(1, 2)), at(1, 3), Some(true)).reads(1, 4, 4)
+    story()
+        .published(1, 1, 4)
+        .starts(Some(at(1, 2)), at(1, 3), Some(true))
+        .reads(1, 4, 4)
         .is(&[Rule::Start]);
 }
 
 #[test]
 fn a_new_life_without_a_gap_is_found() {
-    story().flushed().published(1, 1, 2).published(2, 3, 3).starts(None, at(1, 1), None).reads(1, 2, 2)
+    story()
+        .flushed()
+        .published(1, 1, 2)
+        .published(2, 3, 3)
+        .starts(None, at(1, 1), None)
+        .reads(1, 2, 2)
         .reads(2, 3, 3)
         .is(&[Rule::SilentLoss]);
-    story().flushed().published(1, 1, 2).published(2, 3, 3)
-        .starts(Some(at(1, 1)), at(2, 2), Some(false)).reads(2, 3, 3)
+    story()
+        .flushed()
+        .published(1, 1, 2)
+        .published(2, 3, 3)
+        .starts(Some(at(1, 1)), at(2, 2), Some(false))
+        .reads(2, 3, 3)
         .is(&[Rule::SilentLoss]);
-    story().flushed().published(1, 1, 2).published(2, 3, 3)
-        .starts(Some(at(2, 3)), at(1, 1), Some(false)).gap(at(2, 3), at(1, 1))
+    story()
+        .flushed()
+        .published(1, 1, 2)
+        .published(2, 3, 3)
+        .starts(Some(at(2, 3)), at(1, 1), Some(false))
+        .gap(at(2, 3), at(1, 1))
         .is(&[Rule::Order]);
 }
 
 #[test]
 fn what_comes_twice_or_in_disorder_is_found() {
-    story().published(1, 1, 3).starts(None, at(1, 1), None).reads(1, 2, 2).reads(1, 2, 2)
+    story()
+        .published(1, 1, 3)
+        .starts(None, at(1, 1), None)
+        .reads(1, 2, 2)
+        .reads(1, 2, 2)
         .is(&[Rule::Once]);
-    story().published(1, 1, 3).starts(None, at(1, 1), None).reads(1, 2, 3).reads(1, 2, 2)
+    story()
+        .published(1, 1, 3)
+        .starts(None, at(1, 1), None)
+        .reads(1, 2, 3)
+        .reads(1, 2, 2)
         .is(&[Rule::Order]);
-    story().published(1, 1, 3).starts(None, at(1, 1), None).reads(1, 2, 3).closes()
-        .starts(Some(at(1, 3)), at(1, 3), Some(true)).reads(1, 3, 3)
+    story()
+        .published(1, 1, 3)
+        .starts(None, at(1, 1), None)
+        .reads(1, 2, 3)
+        .closes()
+        .starts(Some(at(1, 3)), at(1, 3), Some(true))
+        .reads(1, 3, 3)
         .is(&[Rule::Once]);
     story().published(1, 1, 2).acked(2, at(1, 3)).is(&[Rule::Dedupe]);
     // In another life Redis may have lost the first.
@@ -173,46 +217,67 @@ fn what_comes_twice_or_in_disorder_is_found() {
 
 #[test]
 fn a_needless_gap_is_found() {
-    story().published(1, 1, 4).starts(Some(at(1, 1)), at(1, 3), Some(false))
-        .gap(at(1, 1), at(1, 3)).reads(1, 4, 4)
+    story()
+        .published(1, 1, 4)
+        .starts(Some(at(1, 1)), at(1, 3), Some(false))
+        .gap(at(1, 1), at(1, 3))
+        .reads(1, 4, 4)
         .is(&[Rule::NeedlessGap]);
     // It had to be told, and skips what is kept.
-    story().published(1, 1, 9).starts(Some(at(1, 1)), at(1, 8), Some(false))
-        .gap(at(1, 1), at(1, 8)).reads(1, 9, 9)
+    story()
+        .published(1, 1, 9)
+        .starts(Some(at(1, 1)), at(1, 8), Some(false))
+        .gap(at(1, 1), at(1, 8))
+        .reads(1, 9, 9)
         .is(&[Rule::NeedlessGap]);
-    story().published(1, 1, 9).starts(Some(at(1, 1)), at(1, 6), Some(false))
-        .gap(at(1, 2), at(1, 6)).reads(1, 7, 9)
+    story()
+        .published(1, 1, 9)
+        .starts(Some(at(1, 1)), at(1, 6), Some(false))
+        .gap(at(1, 2), at(1, 6))
+        .reads(1, 7, 9)
         .is(&[Rule::GapPlaces]);
 }
 
 #[test]
 fn a_false_ack_is_found() {
     story().published(1, 1, 3).scans(1, 1, 2, false).is(&[Rule::FalseAck]);
-    story().published(1, 1, 3).tell(Event::Scan {
-        channel: STORED, life: 1, began: 2_000, hole: false, entries: vec![
-            Entry { id: at(1, 1).id, prev: None, message: Some(1) },
-            Entry { id: at(1, 3).id, prev: None, message: Some(3) },
-        ],
-    }).is(&[Rule::FalseAck]);
+    story()
+        .published(1, 1, 3)
+        .tell(Event::Scan {
+            channel: STORED,
+            life: 1,
+            began: 2_000,
+            hole: false,
+            entries: vec![
+                Entry { id: at(1, 1).id, prev: None, message: Some(1) },
+                Entry { id: at(1, 3).id, prev: None, message: Some(3) },
+            ],
+        })
+        .is(&[Rule::FalseAck]);
     // What was trimmed between two looks cannot be seen.
     story().published(1, 1, 9).scans(1, 1, 2, false).scans(1, 7, 9, true).is(&[]);
     // What Redis lost in another life is its own loss.
-    story().flushed().published(1, 1, 3).published(2, 4, 4).scans(2, 1, 1, false).scans(2, 4, 4, false)
+    story()
+        .flushed()
+        .published(1, 1, 3)
+        .published(2, 4, 4)
+        .scans(2, 1, 1, false)
+        .scans(2, 4, 4, false)
         .is(&[]);
 }
 
 #[test]
 fn other_lies_of_acks_are_found() {
-    let refused = |certain| Event::Refused {
-        message: 1, channel: STORED, certain, why: String::new(),
-    };
-    story().sent(STORED, 1).tell(refused(true)).scans(1, 1, 1, false)
-        .is(&[Rule::CertainlyNot]);
+    let refused =
+        |certain| Event::Refused { message: 1, channel: STORED, certain, why: String::new() };
+    story().sent(STORED, 1).tell(refused(true)).scans(1, 1, 1, false).is(&[Rule::CertainlyNot]);
     story().sent(STORED, 1).tell(refused(false)).scans(1, 1, 1, false).is(&[]);
-    story().sent(STORED, 1)
+    story()
+        .sent(STORED, 1)
         .tell(Event::Ack { message: 1, channel: STORED, cursor: None, duplicate: false })
         .is(&[Rule::FalseAck]);
-    story().sent(STORED, 1)
+    story()
+        .sent(STORED, 1)
         .tell(Event::Ack { message: 1, channel: STORED, cursor: Some(at(1, 1)), duplicate: true })
         .is(&[Rule::Dedupe]);
 }
@@ -225,10 +290,19 @@ fn a_message_of_nobody_is_found() {
 
 #[test]
 fn a_reader_that_hears_nothing_is_found() {
-    story().published(1, 1, 3).starts(None, at(1, 1), None).reads(1, 2, 2).ends_with(3, at(1, 3))
+    story()
+        .published(1, 1, 3)
+        .starts(None, at(1, 1), None)
+        .reads(1, 2, 2)
+        .ends_with(3, at(1, 3))
         .is(&[Rule::Deaf]);
     // It must know of the new life, too.
-    story().flushed().published(1, 1, 3).published(2, 4, 4).starts(None, at(1, 1), None).reads(1, 2, 3)
+    story()
+        .flushed()
+        .published(1, 1, 3)
+        .published(2, 4, 4)
+        .starts(None, at(1, 1), None)
+        .reads(1, 2, 3)
         .ends_with(4, at(2, 4))
         .is(&[Rule::Deaf]);
 }
@@ -237,7 +311,11 @@ fn a_reader_that_hears_nothing_is_found() {
 fn live_channels_tell_losses_within_a_session() {
     let start = |story: &mut Story| {
         story.tell(Event::Start {
-            reader: 0, channel: LIVE, asked: None, place: None, recovered: None,
+            reader: 0,
+            channel: LIVE,
+            asked: None,
+            place: None,
+            recovered: None,
         });
     };
     let gap = Event::Gap { reader: 0, channel: LIVE, after: None, place: None };

@@ -161,7 +161,7 @@ impl Reader {
     /// A `message` frame.
     fn got(&mut self, frame: &Value) -> anyhow::Result<()> {
         let channel = self.channel_of(frame)?;
-        if frame["payload"] == message::BURST {
+        if !frame["payload"][message::BURST].is_null() {
             return Ok(());
         }
         let place = self.place_of(channel, &frame["cursor"])?;
