@@ -230,7 +230,8 @@ impl Session {
 
     /// Lets subscriptions that are behind go on, once all that was sent is written.
     fn catch_up(&self) {
-        if self.behind.borrow().is_empty() || self.outbox.progress().waiting > 0 {
+        let waits = self.undecided.get() > 0 || self.outbox.progress().waiting > 0;
+        if waits || self.behind.borrow().is_empty() {
             return;
         }
         for (channel, place) in self.behind.take() {
