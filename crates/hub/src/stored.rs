@@ -360,12 +360,11 @@ impl StoredChannel {
             Start::After(cursor) => match reading.judge(cursor) {
                 Verdict::GoesOn(from) => {
                     let backlog = self.backlog(window, &entries[from..], cursor.id);
-                    return Some(Begin {
-                        place: cursor,
-                        recovered: Some(true),
-                        gap: None,
-                        backlog,
-                    });
+                    // Before the first message each node has a name of its own for the one place.
+                    // All who are there share this node's, so that a gap begins where they are.
+                    let is_first = cursor.id.is_before_first() && backlog.is_empty();
+                    let place = if is_first { window.last() } else { cursor };
+                    return Some(Begin { place, recovered: Some(true), gap: None, backlog });
                 }
                 Verdict::Gap(from) => (from, Some(false), Some(cursor)),
             },

@@ -105,7 +105,10 @@ impl Step<'_> {
         match (asked, recovered) {
             (None, None) => {}
             (Some(asked), Some(true)) => {
-                if place != asked {
+                // Before the first message every node has a name of its own for the one place.
+                let is_first = |cursor: Cursor| cursor.id.is_before_first();
+                let renamed = is_first(place) && is_first(asked) && place.life == asked.life;
+                if place != asked && !renamed {
                     let what = format!("recovered, asked for {asked} and was put at {place}");
                     self.note(Rule::Start, &what);
                 }
