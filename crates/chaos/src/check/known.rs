@@ -122,19 +122,26 @@ impl Known {
         self.stored.contains(&message)
     }
 
-    /// The first message after one place and before another of the same life.
+    /// The message at a place.
+    pub(super) fn at(&self, channel: ChannelNo, place: Cursor) -> Option<MessageNo> {
+        self.entries.get(&(channel, place.life))?.get(&place.id).copied()
+    }
+
+    /// The first message after one place and before another of the same life, of those that are
+    /// owed.
     pub(super) fn between(
         &self,
         channel: ChannelNo,
         after: Cursor,
         before: EntryId,
+        is_owed: impl Fn(MessageNo) -> bool,
     ) -> Option<(EntryId, MessageNo)> {
         if after.id >= before {
             return None;
         }
         let entries = self.entries.get(&(channel, after.life))?;
         let mut range = entries.range((Excluded(after.id), Excluded(before)));
-        range.next().map(|(id, message)| (*id, *message))
+        range.find(|(_, message)| is_owed(**message)).map(|(id, message)| (*id, *message))
     }
 
     /// How many messages were stored after a place until a time.
