@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &Connect) -> anyhow::Result<Outcome> {
     ensure!(arguments.connections > 0, "there must be a connection");
     let before = Memory::of(&arguments.pid)?;
     let (mut crowd, opening) = Crowd::open(&Plan {
-        target: &target,
+        targets: std::slice::from_ref(&target),
         size: arguments.connections,
         at_once: arguments.crowd.at_once,
         sources: arguments.crowd.sources,
