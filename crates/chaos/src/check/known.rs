@@ -16,8 +16,11 @@ type Life = (ChannelNo, u32);
 #[derive(Default)]
 pub(super) struct Known {
     entries: HashMap<Life, BTreeMap<EntryId, MessageNo>>,
-    /// The lives of each channel in the order in which they were first seen.
-    lives: HashMap<ChannelNo, Vec<u32>>,
+    /// The lives of each channel.
+    lives: HashMap<ChannelNo, HashSet<u32>>,
+    /// Those that the witness saw, in their order. What others tell of a life may come late, when
+    /// the next one has begun.
+    witnessed: HashMap<ChannelNo, Vec<u32>>,
     stored: HashSet<MessageNo>,
 }
 
@@ -48,6 +51,10 @@ impl Known {
                     }
                 }
                 Event::Scan { channel, life, entries, .. } => {
+                    let witnessed = known.witnessed.entry(*channel).or_default();
+                    if !witnessed.contains(life) {
+                        witnessed.push(*life);
+                    }
                     for entry in entries {
                         let cursor = Cursor { id: entry.id, life: *life, channel: 0 };
                         match entry.message {
@@ -75,10 +82,7 @@ impl Known {
         number: usize,
         verdict: &mut Verdict,
     ) {
-        let lives = self.lives.entry(channel).or_default();
-        if !lives.contains(&place.life) {
-            lives.push(place.life);
-        }
+        self.lives.entry(channel).or_default().insert(place.life);
         self.stored.insert(message);
         let entries = self.entries.entry((channel, place.life)).or_default();
         let first = *entries.entry(place.id).or_insert(message);
@@ -158,9 +162,9 @@ impl Known {
 
     /// Whether the second life came after the first one.
     pub(super) fn follows(&self, channel: ChannelNo, one: u32, next: u32) -> bool {
-        let lives = self.lives.get(&channel).map_or(&[][..], |lives| lives);
+        let lives = self.witnessed.get(&channel).map_or(&[][..], |lives| lives);
         let at = |life| lives.iter().position(|known| *known == life);
-        // A life of which nobody saw a message may be any.
+        // A life that the witness missed may be any.
         match (at(one), at(next)) {
             (Some(one), Some(next)) => one < next,
             _ => one != next,

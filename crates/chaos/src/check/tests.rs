@@ -241,7 +241,9 @@ fn a_new_life_without_a_gap_is_found() {
     story()
         .flushed()
         .published(1, 1, 2)
+        .scans(1, 1, 2, false)
         .published(2, 3, 3)
+        .scans(2, 3, 3, false)
         .starts(Some(at(2, 3)), at(1, 1), Some(false))
         .gap(at(2, 3), at(1, 1))
         .is(&[Rule::Order]);
