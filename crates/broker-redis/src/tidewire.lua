@@ -32,6 +32,8 @@ end
 local EPOCH = PREFIX .. '{node}:epoch'
 -- Begins a stored message's frame: the marker, the version, the flag of stored ones.
 local MARK = '\193\1\128'
+-- Begins the frame of a live message whose messageId was given besides the body.
+local NAMED_MARK = '\193\1\64'
 -- The last id outlives the messages: 30 days, or twice their time.
 local TOP_MS = 30 * 24 * 3600 * 1000
 local MAX_ID, MAX_EVENT, MAX_NESTING = 128, 64, 128
@@ -138,7 +140,7 @@ end
 -- The rules of a key's channel, or nil and a refusal.
 local function rules_of(key)
   if sub(key, 1, #PREFIX) ~= PREFIX then
-    return nil, invalid("the key must begin with '" .. PREFIX .. "'")
+    return nil, redis.error_reply("WRONGPREFIX the key must begin with '" .. PREFIX .. "'")
   end
   local colon = find(key, ':', #PREFIX + 1, true)
   return colon and NAMED[sub(key, #PREFIX + 1, colon - 1)] or DEFAULT
@@ -547,6 +549,7 @@ local function publish(keys, args)
   end
   local added, duplicate
   if rules.is_live then
+    if given ~= '' then body = NAMED_MARK .. string.char(#given) .. given .. body end
     call('PUBLISH', key, body)
   else
     digest = digest or id and redis.sha1hex(body):sub(1, 20)

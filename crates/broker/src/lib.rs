@@ -27,7 +27,7 @@ pub use vital::Vital;
 /// - What is published after [`Events::subscribed`] for a channel reaches [`Events::message`], or
 ///   [`Events::gap`] says that something may be missing there.
 /// - Messages that one caller publishes to one channel arrive in the order of the calls.
-/// - A publish whose receipt is an error of [`PublishError::Unavailable`] reaches nobody.
+/// - A publish whose receipt is an error reaches nobody, unless it is [`PublishError::Timeout`].
 /// - On a stored channel every message carries where it stands ([`Message::stored`]): ids rise within
 ///   an incarnation, and each names its predecessor. A publish is acknowledged after it was kept.
 /// - A messageId that the same publisher sends again within the dedupe time is acknowledged with the
@@ -116,6 +116,12 @@ pub enum PublishError {
     /// It certainly was not published; trying again helps. With the reason.
     #[error("not published: {0}")]
     Unavailable(String),
+    /// It was not published, and never will be as it is: over a limit. With the broker's words.
+    #[error("not published: too large: {0}")]
+    TooLarge(String),
+    /// It was not published, and never will be as it is: it breaks a rule. With the broker's words.
+    #[error("not published: {0}")]
+    Invalid(String),
     /// Another body was published with this messageId.
     #[error("another body was published with this messageId")]
     Conflict,
@@ -130,6 +136,8 @@ impl PublishError {
     pub const fn code(&self) -> Code {
         match self {
             Self::Unavailable(_) => Code::Unavailable,
+            Self::TooLarge(_) => Code::TooLarge,
+            Self::Invalid(_) => Code::BadRequest,
             Self::Conflict => Code::Conflict,
             Self::Timeout => Code::Timeout,
         }

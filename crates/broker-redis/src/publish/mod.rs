@@ -63,6 +63,8 @@ pub(crate) struct Publishers {
 #[derive(Clone)]
 struct Counters {
     unavailable: Counter,
+    too_large: Counter,
+    invalid: Counter,
     conflict: Counter,
     timeout: Counter,
 }
@@ -171,7 +173,11 @@ impl Publishers {
     }
 
     fn receipt(&self, sent: Option<Sent>) -> Receipt {
-        let sent = sent.unwrap_or_else(|| Sent::refused("the message is too large"));
+        let sent = sent.unwrap_or_else(|| {
+            let most = self.max_frame;
+            let why = format!("the frame is over {most} bytes");
+            Sent(Err(Some(PublishError::TooLarge(why))))
+        });
         let counters = self.counters.clone();
         Box::pin(async move {
             match sent.await {
@@ -231,6 +237,8 @@ impl Counters {
         let counter = |code: &'static str| metrics::counter!("tidewire_broker_publish_errors_total", "code" => code);
         Self {
             unavailable: counter("unavailable"),
+            too_large: counter("too_large"),
+            invalid: counter("bad_request"),
             conflict: counter("conflict"),
             timeout: counter("timeout"),
         }
@@ -239,6 +247,8 @@ impl Counters {
     fn count(&self, error: PublishError) -> PublishError {
         match error {
             PublishError::Unavailable(_) => self.unavailable.increment(1),
+            PublishError::TooLarge(_) => self.too_large.increment(1),
+            PublishError::Invalid(_) => self.invalid.increment(1),
             PublishError::Conflict => self.conflict.increment(1),
             PublishError::Timeout => self.timeout.increment(1),
         }

@@ -283,10 +283,14 @@ impl PublisherTask {
 
     /// What an error means. Redis and the function check before they write.
     fn refusal(&self, error: &[u8]) -> PublishError {
-        if error.starts_with(b"CONFLICT") {
-            return PublishError::Conflict;
-        }
         let why = reason(error);
+        let (code, words) = why.split_once(' ').unwrap_or((&why, ""));
+        match code {
+            "CONFLICT" => return PublishError::Conflict,
+            "TOOLARGE" => return PublishError::TooLarge(words.to_owned()),
+            "INVALID" => return PublishError::Invalid(words.to_owned()),
+            _ => {}
+        }
         if library::is_not_found(&why) {
             self.publisher.library.lost();
         }
