@@ -39,7 +39,7 @@ use publish::{Jobs, PublisherTask, Publishers};
 use settings::Target;
 use wire::{Answer, ConnectError, Wire};
 
-pub use settings::{Settings, SettingsError};
+pub use settings::{AfterRestart, Settings, SettingsError};
 
 /// The broker on Redis.
 pub struct RedisBroker {
@@ -215,7 +215,7 @@ impl Shared {
                 return Ok(());
             }
         };
-        let now = server::incarnation(server, &epoch);
+        let now = server::incarnation(server, &epoch, self.settings.after_restart);
         let before = self.incarnation.lock().replace(now);
         if let Some(before) = before.filter(|&before| before != now) {
             tracing::info!(%before, %now, "the stored data in Redis began a new life");

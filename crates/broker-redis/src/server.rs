@@ -2,6 +2,8 @@
 
 use tidewire_protocol::Incarnation;
 
+use crate::settings::AfterRestart;
+
 /// What `INFO server` and `INFO replication` tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Server {
@@ -35,10 +37,13 @@ pub(crate) fn subscriptions(client: &str) -> Option<usize> {
 }
 
 /// Which life of the stored data this is: the same on all nodes and in the function library, another
-/// after a restart, a promotion or a flush.
-pub(crate) fn incarnation(server: &Server, epoch: &str) -> Incarnation {
+/// after a flush, and after a restart or a promotion unless those are trusted.
+pub(crate) fn incarnation(server: &Server, epoch: &str, after: AfterRestart) -> Incarnation {
     let mut hash = sha1_smol::Sha1::new();
-    hash.update(server.replication_id.as_bytes());
+    hash.update(match after {
+        AfterRestart::Gap => server.replication_id.as_bytes(),
+        AfterRestart::Trust => b"trust",
+    });
     hash.update(b"\n");
     hash.update(epoch.as_bytes());
     // The first 8 of 20 bytes.
@@ -69,10 +74,14 @@ mod tests {
     #[test]
     fn incarnations_differ_by_both_parts() {
         let server = |id: &str| Server::read("", &format!("master_replid:{id}"));
-        let one = incarnation(&server("a"), "b");
-        assert_eq!(one, incarnation(&server("a"), "b"));
-        assert_ne!(one, incarnation(&server("a"), "c"));
-        assert_ne!(one, incarnation(&server("ab"), ""));
+        let gap = |id, epoch| incarnation(&server(id), epoch, AfterRestart::Gap);
+        let one = gap("a", "b");
+        assert_eq!(one, gap("a", "b"));
+        assert_ne!(one, gap("a", "c"));
+        assert_ne!(one, gap("ab", ""));
+        let trust = |id, epoch| incarnation(&server(id), epoch, AfterRestart::Trust);
+        assert_eq!(trust("a", "b"), trust("c", "b"));
+        assert_ne!(trust("a", "b"), trust("a", "c"));
         // `printf 'a\nb' | sha1sum`
         assert_eq!(one.to_string(), "fcd127ffa1016069");
     }
