@@ -30,6 +30,11 @@ fn field<'a>(info: &'a str, name: &str) -> &'a str {
     info.lines().find_map(value).unwrap_or_default().trim_end()
 }
 
+/// The `maxmemory_policy` of `INFO memory`, if it lets Redis throw away keys.
+pub(crate) fn evicting(memory: &str) -> Option<&str> {
+    Some(field(memory, "maxmemory_policy")).filter(|policy| !matches!(*policy, "" | "noeviction"))
+}
+
 /// How many subscriptions a line of `CLIENT LIST` tells; none when it has no such field (there is
 /// no such client).
 pub(crate) fn subscriptions(client: &str) -> Option<usize> {
@@ -62,6 +67,13 @@ mod tests {
         );
         let expected = Server { run_id: "abc".into(), replication_id: "def".into(), master: false };
         assert_eq!(server, expected);
+    }
+
+    #[test]
+    fn policies_are_read() {
+        assert_eq!(evicting("# Memory\r\nmaxmemory_policy:noeviction\r\n"), None);
+        assert_eq!(evicting("maxmemory_policy:volatile-ttl\r\n"), Some("volatile-ttl"));
+        assert_eq!(evicting("# Memory\r\nused_memory:1\r\n"), None);
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct Settings {
     pub wait_timeout: Duration,
     /// What a restart or a failover of Redis means for stored channels. [`AfterRestart::Gap`].
     pub after_restart: AfterRestart,
+    /// How long it takes to compare the last ids of all quiet channels with Redis once. 30 s.
+    pub compare_interval: Duration,
     /// How often a quiet link is tested by a message to itself. 1 s.
     pub echo_interval: Duration,
     /// By then it must have come back, and any command on a link must have been answered. 3 s.
@@ -69,6 +71,7 @@ impl Settings {
             wait_replicas: 0,
             wait_timeout: Duration::from_secs(1),
             after_restart: AfterRestart::Gap,
+            compare_interval: Duration::from_secs(30),
             echo_interval: Duration::from_secs(1),
             echo_timeout: Duration::from_secs(3),
             connect_timeout: Duration::from_secs(3),
@@ -137,7 +140,12 @@ impl Target {
         if settings.links == 0 || settings.publishers == 0 {
             return Err(SettingsError::Zero);
         }
-        let times = [settings.publish_timeout, settings.echo_interval, settings.connect_timeout];
+        let times = [
+            settings.publish_timeout,
+            settings.echo_interval,
+            settings.connect_timeout,
+            settings.compare_interval,
+        ];
         let too_short = settings.dedupe_ttl < Duration::from_millis(1);
         if too_short
             || times.iter().any(Duration::is_zero)

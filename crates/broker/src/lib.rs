@@ -173,6 +173,18 @@ pub trait Events: Send + Sync + 'static {
     /// follows is whole.
     fn gap(&self, channel: &Channel);
 
+    /// The stored channels of this node of which nothing was heard since this was last asked, as far as
+    /// they are whole: each with the last id that the node knows (one before the first where there is
+    /// none). Only those of one of so many parts; each channel belongs to one. A node that keeps no
+    /// windows has none.
+    fn quiet(&self, _part: usize, _parts: usize) -> Vec<(Channel, EntryId)> {
+        Vec::new()
+    }
+
+    /// The broker has another last id of the channel than this one, which [`Events::quiet`] told. May be
+    /// called at any time.
+    fn doubted(&self, _channel: &Channel, _known: EntryId) {}
+
     /// Whether there is room for more messages. A broker that reads ahead of slow lanes would
     /// fill the memory; so it asks first and else waits for [`Events::room`].
     fn has_room(&self) -> bool;

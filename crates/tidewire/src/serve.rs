@@ -90,6 +90,7 @@ fn broker(config: &Config) -> anyhow::Result<Arc<dyn Broker>> {
             AfterRestart::Gap => tidewire_broker_redis::AfterRestart::Gap,
             AfterRestart::Trust => tidewire_broker_redis::AfterRestart::Trust,
         },
+        compare_interval: config.broker.compare_interval,
         echo_interval: config.broker.echo_interval,
         echo_timeout: config.broker.echo_timeout,
         message_bytes: config.limits.frame_bytes,

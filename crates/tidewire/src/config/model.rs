@@ -55,6 +55,7 @@ pub(crate) struct Broker {
     pub(crate) publish_timeout: Duration,
     pub(crate) echo_interval: Duration,
     pub(crate) echo_timeout: Duration,
+    pub(crate) compare_interval: Duration,
 }
 
 /// `[auth]`
@@ -142,6 +143,7 @@ impl Default for Broker {
             publish_timeout: 2 * SECOND,
             echo_interval: SECOND,
             echo_timeout: 3 * SECOND,
+            compare_interval: 30 * SECOND,
         }
     }
 }
@@ -255,6 +257,7 @@ impl Broker {
             &mut Time(&mut self.echo_interval, 50 * MS..=MINUTE),
         );
         v.key("echo_timeout", "A Pub/Sub connection that has heard nothing for so long counts as dead and is made anew. Must be more than `echo_interval`.", &mut Time(&mut self.echo_timeout, 100 * MS..=5 * MINUTE));
+        v.key("compare_interval", "How long the node takes to compare the last ids of its quiet stored channels with Redis's, once through all of them: so a message that got lost on the way, or a flush, is noticed although nothing more is published.", &mut Time(&mut self.compare_interval, SECOND..=HOUR));
     }
 }
 
