@@ -18,6 +18,8 @@ local FORMAT, REVISION, DIGEST = '@format@', '@revision@', '@digest@'
 
 -- The namespaces' rules, each { size, ttl in ms }, and the bounds.
 local BODY_BYTES, FRAME_BYTES, DEDUPE_MS = @body_bytes@, @frame_bytes@, '@dedupe_ms@'
+-- Whether a restart and a promotion lose nothing that was acknowledged: then neither begins a new life.
+local TRUSTS = @trusts@
 local DEFAULT = @default@
 local NAMED = @named@
 
@@ -32,6 +34,8 @@ end
 local EPOCH = PREFIX .. '{node}:epoch'
 -- Begins a stored message's frame: the marker, the version, the flag of stored ones.
 local MARK = '\193\1\128'
+-- Begins the frame of a live message whose messageId was given besides the body.
+local NAMED_MARK = '\193\1\64'
 -- The last id outlives the messages: 30 days, or twice their time.
 local TOP_MS = 30 * 24 * 3600 * 1000
 local MAX_ID, MAX_EVENT, MAX_NESTING = 128, 64, 128
@@ -138,7 +142,7 @@ end
 -- The rules of a key's channel, or nil and a refusal.
 local function rules_of(key)
   if sub(key, 1, #PREFIX) ~= PREFIX then
-    return nil, invalid("the key must begin with '" .. PREFIX .. "'")
+    return nil, redis.error_reply("WRONGPREFIX the key must begin with '" .. PREFIX .. "'")
   end
   local colon = find(key, ':', #PREFIX + 1, true)
   return colon and NAMED[sub(key, #PREFIX + 1, colon - 1)] or DEFAULT
@@ -164,7 +168,7 @@ end
 
 ---------------------------------------------------------------------------------------------------
 -- The life of the data, 16 hexadecimal digits: a hash of the replication's id, new at each restart
--- and promotion, and of the epoch's key, gone with a flush.
+-- and promotion (but not if those are trusted), and of the epoch's key, gone with a flush.
 
 local life, life_second, life_tenth, made = nil, nil, nil, 0
 -- INFO is dear, so that publishing asks once in each tenth of a second. A restart begins with nothing
@@ -173,12 +177,14 @@ local life, life_second, life_tenth, made = nil, nil, nil, 0
 -- nobody: a frame is believed only if its link fits, and reads always ask.
 
 local function life_of(replication, epoch)
-  return redis.sha1hex(replication .. '\n' .. epoch):sub(1, 16)
+  return redis.sha1hex((TRUSTS and 'trust' or replication) .. '\n' .. epoch):sub(1, 16)
 end
 
 local function present_life()
-  local replication = call('INFO', 'replication'):match('\nmaster_replid:(%x+)')
-  local epoch = call('GET', EPOCH)
+  local epoch, replication = call('GET', EPOCH), nil
+  if not (TRUSTS and epoch) then
+    replication = call('INFO', 'replication'):match('\nmaster_replid:(%x+)')
+  end
   if not epoch then
     made = made + 1
     local time = call('TIME')
@@ -488,7 +494,12 @@ local function store(key, rules, body, given, id, scope, digest)
     free = not known
     if known and known ~= '' then
       local first, said = known:match('^(%S+) (.*)$')
-      if said == digest then return first, 1 end
+      if said == digest then
+        -- Written anew as it is: what is not written is not waited for by WAIT, though the first
+        -- attempt may be on no replica yet.
+        call('SET', remembered, known, 'KEEPTTL')
+        return first, 1
+      end
       return nil, redis.error_reply('CONFLICT another body was published with this messageId')
     end
   end
@@ -547,6 +558,7 @@ local function publish(keys, args)
   end
   local added, duplicate
   if rules.is_live then
+    if given ~= '' then body = NAMED_MARK .. string.char(#given) .. given .. body end
     call('PUBLISH', key, body)
   else
     digest = digest or id and redis.sha1hex(body):sub(1, 20)
@@ -560,6 +572,17 @@ end
 
 ---------------------------------------------------------------------------------------------------
 -- Reading.
+
+-- How many keys were evicted so far: a place before the first message goes on only while there are no
+-- more. The number begins anew with a restart. Where that is trusted and keys may be evicted, it is
+-- made one that no other life of the server has.
+local function evicted_keys(replication)
+  local count = call('INFO', 'stats'):match('\nevicted_keys:(%d+)') or '0'
+  if not TRUSTS or find(call('INFO', 'memory'), '\nmaxmemory_policy:noeviction', 1, true) then
+    return count
+  end
+  return tonumber(redis.sha1hex(replication .. '\n' .. count):sub(1, 12), 16)
+end
 
 -- Replies { life, last id or '', evicted keys, time in ms, the frames of the entries }. Bounds are
 -- exclusive; with `newest` = '1' the last entries within them, else the first; oldest first.
@@ -577,14 +600,15 @@ local function read(keys, args)
   end
   local epoch = call('GET', EPOCH)
   if not epoch then return redis.error_reply('NOEPOCH no node has linked up since the flush') end
-  local now = life_of(replication:match('\nmaster_replid:(%x+)'), epoch)
+  replication = replication:match('\nmaster_replid:(%x+)')
+  local now = life_of(replication, epoch)
   local from = after ~= '' and '(' .. after or '-'
   local to = before ~= '' and '(' .. before or '+'
   local time = call('TIME')
   local reply = {
     now,
     call('GET', tagged .. 'top') or newest_id(history) or '',
-    call('INFO', 'stats'):match('\nevicted_keys:(%d+)') or '0',
+    evicted_keys(replication),
     time[1] * 1000 + math.floor(time[2] / 1000),
   }
   local entries, first, last, step

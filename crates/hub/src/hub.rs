@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tidewire_broker::{Broker, Confirmation, Events, Origin, Query, Reading};
-use tidewire_protocol::{Channel, Cursor, Message, Namespaces, Timestamp};
+use tidewire_protocol::{Channel, Cursor, EntryId, Message, Namespaces, Timestamp};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -465,6 +465,27 @@ impl Events for Hub {
             // Who came while the link was down begins behind the gap, and misses nothing. A stored
             // channel is read, and tells of a gap only if there is one.
             self.confirm(channel, entry);
+        }
+    }
+
+    fn quiet(&self, part: usize, parts: usize) -> Vec<(Channel, EntryId)> {
+        let mut quiet = Vec::new();
+        for shard in self.shards.iter().skip(part).step_by(parts.max(1)) {
+            for (channel, entry) in &mut shard.lock().channels {
+                let known = entry.stored.as_mut().and_then(|stored| stored.quiet());
+                quiet.extend(known.map(|known| (channel.clone(), known)));
+            }
+        }
+        quiet
+    }
+
+    fn doubted(&self, channel: &Channel, known: EntryId) {
+        let mut shard = self.shard(channel.as_str()).lock();
+        let Some(entry) = shard.channels.get_mut(channel) else { return };
+        if let Some(stored) = &mut entry.stored {
+            let mut actions = Vec::new();
+            stored.doubted(known, &mut actions);
+            self.perform(channel, entry, actions);
         }
     }
 

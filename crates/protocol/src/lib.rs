@@ -22,8 +22,8 @@ pub use body::{BatchItem, BodyError, MAX_BATCH, Publication, batch, plain, reque
 pub use channel::{Channel, ChannelError, MAX_CHANNEL_BYTES};
 pub use code::Code;
 pub use envelope::{
-    EnvelopeError, MARKER, StoredFrame, decode as decode_envelope, decode_stored,
-    encode as encode_envelope, is_stored,
+    EnvelopeError, MARKER, StoredFrame, decode as decode_envelope, decode_named, decode_stored,
+    encode as encode_envelope, is_named, is_stored,
 };
 pub use fields::MAX_NESTING;
 pub use frame::{

@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Endpoint};
+use crate::config::{AfterRestart, Config, Endpoint};
 use crate::{admin, banner, open_files, pages, telemetry};
 
 /// How long requests to the admin listener may take at the end.
@@ -84,6 +84,13 @@ fn broker(config: &Config) -> anyhow::Result<Arc<dyn Broker>> {
         links: config.broker.links,
         publishers: config.broker.publishers,
         publish_timeout: config.broker.publish_timeout,
+        wait_replicas: config.broker.wait_replicas,
+        wait_timeout: config.broker.wait_timeout,
+        after_restart: match config.broker.after_restart {
+            AfterRestart::Gap => tidewire_broker_redis::AfterRestart::Gap,
+            AfterRestart::Trust => tidewire_broker_redis::AfterRestart::Trust,
+        },
+        compare_interval: config.broker.compare_interval,
         echo_interval: config.broker.echo_interval,
         echo_timeout: config.broker.echo_timeout,
         message_bytes: config.limits.frame_bytes,

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use tidewire_protocol::{NamespaceRules, Namespaces};
 
-use super::setting::{Many, Maybe, Number, OnlyZero, Size, Switch, Text, Time};
-use super::values::{AuthMode, BrokerUrl, Endpoint, LogFormat, LogLevel, Prefix, WebOrigin};
+use super::setting::{Many, Maybe, Number, Size, Switch, Text, Time};
+use super::values::{
+    AfterRestart, AuthMode, BrokerUrl, Endpoint, LogFormat, LogLevel, Prefix, WebOrigin,
+};
 use super::walk::{Path, Visitor};
 
 const KIB: usize = 1 << 10;
@@ -47,10 +49,13 @@ pub(crate) struct Broker {
     pub(crate) publishers: usize,
     pub(crate) dedupe_ttl: Duration,
     pub(crate) wait_replicas: u32,
+    pub(crate) wait_timeout: Duration,
+    pub(crate) after_restart: AfterRestart,
     pub(crate) linger: Duration,
     pub(crate) publish_timeout: Duration,
     pub(crate) echo_interval: Duration,
     pub(crate) echo_timeout: Duration,
+    pub(crate) compare_interval: Duration,
 }
 
 /// `[auth]`
@@ -132,10 +137,13 @@ impl Default for Broker {
             publishers: 2,
             dedupe_ttl: 5 * MINUTE,
             wait_replicas: 0,
+            wait_timeout: SECOND,
+            after_restart: AfterRestart::default(),
             linger: 5 * SECOND,
             publish_timeout: 2 * SECOND,
             echo_interval: SECOND,
             echo_timeout: 3 * SECOND,
+            compare_interval: 30 * SECOND,
         }
     }
 }
@@ -224,9 +232,15 @@ impl Broker {
         v.key("dedupe_ttl", "For how long a `messageId` that was published is remembered, so that sending it again delivers nothing twice. On stored channels.", &mut Time(&mut self.dedupe_ttl, SECOND..=DAY));
         v.key(
             "wait_replicas",
-            "How many replicas must have a message before it is acknowledged.",
-            &mut OnlyZero(&mut self.wait_replicas, "waiting for replicas does not exist yet"),
+            "How many replicas of Redis must have a message on a stored channel before it is acknowledged. With too few of them publishes end as `timeout`. It narrows what a failover can lose and does not exclude it.",
+            &mut Number(&mut self.wait_replicas, 0..=16),
         );
+        v.key(
+            "wait_timeout",
+            "How long Redis waits for them. With `wait_replicas`; at most half of `publish_timeout`.",
+            &mut Time(&mut self.wait_timeout, 250 * MS..=30 * SECOND),
+        );
+        v.key("after_restart", "What a restart or a failover of Redis means for stored channels. `gap`: something that was acknowledged may be lost without a trace, so every subscriber is told a gap, once. `trust`: Redis is run such that this cannot be (`appendfsync always`, `wait_replicas` with a failover that promotes none but a replica that has it all, `noeviction`); clients then go on where they were, if the messages' ids and links say so. A flush is a gap in any case. It is in force on all nodes alike: raise `revision` with it.", &mut Text(&mut self.after_restart));
         v.key(
             "linger",
             "For how long a node stays subscribed to a channel after its last subscriber has gone.",
@@ -243,6 +257,7 @@ impl Broker {
             &mut Time(&mut self.echo_interval, 50 * MS..=MINUTE),
         );
         v.key("echo_timeout", "A Pub/Sub connection that has heard nothing for so long counts as dead and is made anew. Must be more than `echo_interval`.", &mut Time(&mut self.echo_timeout, 100 * MS..=5 * MINUTE));
+        v.key("compare_interval", "How long the node takes to compare the last ids of its quiet stored channels with Redis's, once through all of them: so a message that got lost on the way, or a flush, is noticed although nothing more is published.", &mut Time(&mut self.compare_interval, SECOND..=HOUR));
     }
 }
 

@@ -71,6 +71,20 @@ impl Rules<'_> {
         self.forbid(heartbeat.pong >= heartbeat.websocket, "heartbeat.pong", given, &text);
 
         let text = format!(
+            "must be at most half of broker.publish_timeout, {} ({}), or publishes that replicas \
+            confirm come too late",
+            show_time(broker.publish_timeout),
+            self.whence("broker.publish_timeout")
+        );
+        let given = show_time(broker.wait_timeout);
+        self.forbid(
+            broker.wait_replicas > 0 && 2 * broker.wait_timeout > broker.publish_timeout,
+            "broker.wait_timeout",
+            given,
+            &text,
+        );
+
+        let text = format!(
             "must be more than broker.echo_interval, {} ({}), or a healthy connection counts as \
             dead",
             show_time(broker.echo_interval),

@@ -75,8 +75,10 @@ fn what_is_wrong_is_told_with_key_value_bounds_and_place() {
         ("limits.connections = 0", "must be a whole number from 1 to 10000000"),
         ("broker.links = 17", "broker.links = 17: must be a whole number from 1 to 16"),
         ("broker.prefix = \"Tide\"", "must be 1 to 32 of a-z, 0-9, _ and -"),
-        ("broker.wait_replicas = 1", "must be 0: waiting for replicas does not exist yet"),
-        ("broker.wait_replicas = -1", "broker.wait_replicas = -1: must be 0 (from"),
+        ("broker.wait_replicas = 17", "must be a whole number from 0 to 16"),
+        ("broker.wait_replicas = -1", "must be a whole number from 0 to 16"),
+        ("broker.wait_timeout = \"10ms\"", "must be a time from 250ms to 30s"),
+        ("broker.after_restart = \"hope\"", "must be \"gap\" or \"trust\""),
         ("broker.url = \"http://redis\"", "broker.url: must be redis://"),
         ("broker.url = \"redis:\"", "broker.url: must be redis://"),
         ("broker.url = \"redis://h/0?x=1\"", "broker.url: must be redis://"),
@@ -165,6 +167,10 @@ fn contradictions_are_told_with_both_sides() {
         ),
         ("[limits]\noutbox_bytes = \"64KiB\"", "limits.frame_bytes, 128KiB (the default)"),
         ("[heartbeat]\npong = \"25s\"", "must be less than heartbeat.websocket, 25s (the default)"),
+        (
+            "[broker]\nwait_replicas = 1\nwait_timeout = \"1001ms\"",
+            "must be at most half of broker.publish_timeout, 2s",
+        ),
         ("[broker]\necho_timeout = \"1s\"", "must be more than broker.echo_interval, 1s"),
     ];
     for (file, message) in cases {

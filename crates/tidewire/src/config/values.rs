@@ -190,6 +190,36 @@ impl Word for Prefix {
     }
 }
 
+/// What a restart of Redis means for stored channels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum AfterRestart {
+    /// One gap.
+    #[default]
+    Gap,
+    /// Nothing, if ids and links fit.
+    Trust,
+}
+
+impl Word for AfterRestart {
+    const ALLOWED: &'static str = "`gap`, `trust`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "gap" => Ok(Self::Gap),
+            "trust" => Ok(Self::Trust),
+            _ => Err("must be \"gap\" or \"trust\"".to_owned()),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Gap => "gap",
+            Self::Trust => "trust",
+        }
+        .to_owned()
+    }
+}
+
 /// Who may do what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AuthMode {
