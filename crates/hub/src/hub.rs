@@ -245,6 +245,11 @@ impl Hub {
         entry.and_then(|entry| entry.stored.as_ref()).is_some_and(|stored| stored.awaits(number))
     }
 
+    /// Whether a slow subscriber of the channel loses its oldest messages.
+    pub(crate) fn may_drop(&self, channel: &Channel) -> bool {
+        self.settings.namespaces.of(channel).may_drop()
+    }
+
     /// Takes a lane's subscription back.
     pub(crate) fn unsubscribe(
         &self,

@@ -14,6 +14,7 @@ pub(crate) struct Metrics {
     pub(crate) messages_out: PerTransport,
     pub(crate) bytes_out: PerTransport,
     pub(crate) dropped: PerTransport,
+    pub(crate) skipped: PerTransport,
     pub(crate) fanout: Histogram,
     pub(crate) delivery: Histogram,
     /// Plain publishes to Redis, by the namespace's number.
@@ -29,8 +30,11 @@ impl PerTransport {
         Self(Transport::ALL.map(|transport| counter!(name, "transport" => transport.as_str())))
     }
 
-    pub(crate) fn of(&self, transport: Transport) -> &Counter {
-        &self.0[transport as usize]
+    /// Nothing is touched for nothing: the counters are shared by all lanes.
+    pub(crate) fn add(&self, transport: Transport, count: u64) {
+        if count > 0 {
+            self.0[transport as usize].increment(count);
+        }
     }
 }
 
@@ -43,6 +47,7 @@ impl Metrics {
             messages_out: PerTransport::new("tidewire_messages_out_total"),
             bytes_out: PerTransport::new("tidewire_bytes_out_total"),
             dropped: PerTransport::new("tidewire_outbox_dropped_messages_total"),
+            skipped: PerTransport::new("tidewire_outbox_skipped_messages_total"),
             fanout: histogram!("tidewire_fanout_seconds"),
             delivery: histogram!("tidewire_delivery_seconds"),
             direct: namespaces

@@ -183,7 +183,7 @@ impl Rig {
             let limits = OutboxLimits { bytes: 1 << 20, messages: 1_024 };
             let session = Rc::new(Recorder {
                 id: SessionId::random(),
-                outbox: Outbox::new(Sink::Fetched, limits, false),
+                outbox: Outbox::new(Sink::Fetched, Form::Sse(Style::Payload), limits, false),
                 told,
             });
             let slot = lane.attach(session.clone());

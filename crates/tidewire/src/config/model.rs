@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tidewire_protocol::{NamespaceRules, Namespaces};
+use tidewire_protocol::{NamespaceRules, Namespaces, WhenSlow};
 
 use super::setting::{Many, Maybe, Number, OnlyZero, Size, Switch, Text, Time};
 use super::values::{AuthMode, BrokerUrl, Endpoint, LogFormat, LogLevel, Prefix, WebOrigin};
@@ -102,6 +102,7 @@ pub(crate) struct Namespace {
     pub(crate) history_size: usize,
     pub(crate) history_ttl: Duration,
     pub(crate) log: bool,
+    pub(crate) when_slow: WhenSlow,
 }
 
 impl Default for Config {
@@ -163,7 +164,7 @@ impl Default for Heartbeat {
 
 impl Default for Namespace {
     fn default() -> Self {
-        Self { history_size: 100, history_ttl: 5 * MINUTE, log: false }
+        Self { history_size: 100, history_ttl: 5 * MINUTE, log: false, when_slow: WhenSlow::Close }
     }
 }
 
@@ -180,6 +181,7 @@ impl Config {
             history_size: namespace.history_size,
             history_ttl: namespace.history_ttl,
             log: namespace.log,
+            when_slow: namespace.when_slow,
         };
         let default = self.namespaces.get("default").map(rules).unwrap_or_default();
         let named = self.namespaces.iter().filter(|(name, _)| *name != "default");
@@ -342,6 +344,7 @@ impl Namespace {
             "For how long they are kept after the last one.",
             &mut Time(&mut self.history_ttl, SECOND..=30 * DAY),
         );
+        v.key("when_slow", "What becomes of a subscriber that does not read as fast as it is written to. `close`: its session is closed as `slow`, and may come back and resume. `drop_oldest`: it loses the oldest messages of the namespace that wait for it, and is told with a `gap`; only where nothing is kept (`history_size = 0`).", &mut Text(&mut self.when_slow));
         v.key("log", "Logs every message of the namespace at level `info`. For finding a fault; payloads are not logged.", &mut Switch(&mut self.log));
     }
 }

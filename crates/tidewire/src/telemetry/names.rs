@@ -69,6 +69,12 @@ const METRICS: &[(&str, Kind, Unit, &str)] = &[
         "Messages dropped with the session of a slow client (transport)",
     ),
     (
+        "tidewire_outbox_skipped_messages_total",
+        Counter,
+        Unit::Count,
+        "Messages of live channels that a slow client lost, its session living on (transport)",
+    ),
+    (
         "tidewire_broker_link_up",
         Gauge,
         Unit::Count,
