@@ -10,6 +10,8 @@ use crate::wire::Transport;
 pub(crate) struct Metrics {
     pub(crate) subscriptions: Gauge,
     pub(crate) channels: Gauge,
+    pub(crate) window_bytes: Gauge,
+    pub(crate) window_trims: Counter,
     pub(crate) received: Counter,
     pub(crate) messages_out: PerTransport,
     pub(crate) bytes_out: PerTransport,
@@ -43,6 +45,8 @@ impl Metrics {
         Self {
             subscriptions: gauge!("tidewire_subscriptions"),
             channels: gauge!("tidewire_channels"),
+            window_bytes: gauge!("tidewire_window_bytes"),
+            window_trims: counter!("tidewire_window_trims_total"),
             received: counter!("tidewire_messages_received_total"),
             messages_out: PerTransport::new("tidewire_messages_out_total"),
             bytes_out: PerTransport::new("tidewire_bytes_out_total"),

@@ -52,6 +52,8 @@ enum Step {
     Come(usize, bool),
     Rewind(usize, usize),
     Leave(usize),
+    /// The node needs the window's memory for others.
+    Squeeze(usize),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -75,6 +77,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         5 => (who.clone(), any::<bool>()).prop_map(|(who, anew)| Step::Come(who, anew)),
         1 => (who.clone(), 1..8_usize).prop_map(|(who, count)| Step::Rewind(who, count)),
         3 => who.prop_map(Step::Leave),
+        // A message weighs some 770 bytes.
+        2 => (0..8_000_usize).prop_map(Step::Squeeze),
     ];
     prop::collection::vec(step, 1..120)
 }
@@ -282,6 +286,10 @@ impl World {
             }
             Step::Rewind(who, count) => self.come(*who, Start::Last(*count)),
             Step::Leave(who) => self.leave(*who),
+            Step::Squeeze(weight) => {
+                self.node.trim_window(*weight);
+                assert!(self.node.window_weight() <= *weight);
+            }
         }
     }
 

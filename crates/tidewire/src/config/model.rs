@@ -11,6 +11,7 @@ use super::walk::{Path, Visitor};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
+const GIB: usize = 1 << 30;
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -71,6 +72,7 @@ pub(crate) struct Limits {
     pub(crate) frame_bytes: usize,
     pub(crate) outbox_bytes: usize,
     pub(crate) outbox_messages: usize,
+    pub(crate) window_bytes: usize,
     pub(crate) head_timeout: Duration,
     pub(crate) body_timeout: Duration,
 }
@@ -150,6 +152,7 @@ impl Default for Limits {
             frame_bytes: 64 * KIB,
             outbox_bytes: MIB,
             outbox_messages: 1024,
+            window_bytes: 64 * MIB,
             head_timeout: 10 * SECOND,
             body_timeout: 10 * SECOND,
         }
@@ -281,6 +284,7 @@ impl Limits {
             "How many messages may wait for one slow client.",
             &mut Number(&mut self.outbox_messages, 16..=1_000_000),
         );
+        v.key("window_bytes", "How many bytes the node holds in memory of all stored channels that its clients are subscribed to, so that who comes back is answered without reading from Redis. Over it the largest let their oldest messages go.", &mut Size(&mut self.window_bytes, 64 * KIB..=64 * GIB));
         v.key(
             "head_timeout",
             "By then a connection must have sent the head of its request (of a WebSocket: its handshake).",

@@ -31,6 +31,18 @@ const METRICS: &[(&str, Kind, Unit, &str)] = &[
     ("tidewire_subscriptions", Gauge, Unit::Count, "Subscriptions of all sessions"),
     ("tidewire_channels", Gauge, Unit::Count, "Channels that this node holds at the broker"),
     (
+        "tidewire_window_bytes",
+        Gauge,
+        Unit::Bytes,
+        "Held in memory of stored channels, about, as of the last second",
+    ),
+    (
+        "tidewire_window_trims_total",
+        Counter,
+        Unit::Count,
+        "How often windows were cut because together they held too much",
+    ),
+    (
         "tidewire_messages_in_total",
         Counter,
         Unit::Count,
