@@ -113,9 +113,9 @@ impl Sizes {
             larger += self.counts[bucket];
             smaller -= self.sums[bucket];
             // Windows of this bucket and above are cut, the smaller ones stay as they are.
-            let each = target.saturating_sub(smaller).checked_div(larger).unwrap_or(usize::MAX);
-            if each >= 1 << bucket {
-                return each;
+            match target.saturating_sub(smaller).checked_div(larger) {
+                Some(each) if each >= 1 << bucket => return each,
+                _ => {}
             }
         }
         0
