@@ -47,6 +47,8 @@ pub struct Settings {
     pub origins: Origins,
     /// What a node holds in memory of a stored channel that somebody here is subscribed to.
     pub window: WindowLimits,
+    /// What all these windows together may hold, in bytes.
+    pub window_bytes: usize,
     /// The namespaces' rules.
     pub namespaces: Arc<Namespaces>,
 }
@@ -71,6 +73,7 @@ impl Default for Settings {
             drain: Duration::from_secs(15),
             origins: Origins::default(),
             window: WindowLimits { messages: 1_000, bytes: 4 << 20 },
+            window_bytes: 64 << 20,
             namespaces: Arc::default(),
         }
     }

@@ -119,6 +119,8 @@ pub(crate) struct Registry {
 
 struct LaneChannel {
     channel: Channel,
+    /// Its messages may be dropped out of a slow client's outbox.
+    may_drop: bool,
     members: Slab<Member>,
     /// Messages of this turn.
     turn: Vec<Arc<Encoded>>,
@@ -180,11 +182,10 @@ impl Lane {
     #[allow(clippy::needless_pass_by_value, reason = "a slot is given back once")]
     pub fn detach(&self, slot: SessionSlot) {
         let session = self.sessions.borrow_mut().slab.remove(slot.0);
-        let dropped = session.outbox().dropped();
-        if dropped > 0 {
-            let transport = session.form().transport();
-            self.hub.metrics.dropped.of(transport).increment(u64::from(dropped));
-        }
+        let (outbox, metrics) = (session.outbox(), &self.hub.metrics);
+        let transport = session.form().transport();
+        metrics.dropped.add(transport, outbox.dropped().into());
+        metrics.skipped.add(transport, outbox.take_skipped().into());
         self.count.remove();
     }
 
@@ -223,6 +224,7 @@ impl Lane {
         let mut channels = self.channels.borrow_mut();
         let here = channels.entry(key).or_insert_with(|| LaneChannel {
             channel: channel.clone(),
+            may_drop: self.hub.may_drop(channel),
             members: Slab::new(),
             turn: Vec::new(),
         });
@@ -323,12 +325,13 @@ impl Lane {
 
     /// Writes the turn's messages of a channel to its subscribers.
     async fn deliver(&self, key: ChannelKey) {
-        let turn = match self.channels.borrow_mut().get_mut(&key) {
-            Some(here) if !here.turn.is_empty() => std::mem::take(&mut here.turn),
+        let batch = match self.channels.borrow_mut().get_mut(&key) {
+            Some(here) if !here.turn.is_empty() => {
+                Batch::new(std::mem::take(&mut here.turn), here.may_drop)
+            }
             _ => return,
         };
         let began = Instant::now();
-        let batch = Batch::new(turn);
         let mut tally = Tally::default();
         self.for_members(key, |session| batch.send(&**session, &mut tally)).await;
         self.account(&batch, &tally, began);
@@ -346,10 +349,10 @@ impl Lane {
     fn count_out(&self, tally: &Tally) {
         let metrics = &self.hub.metrics;
         for transport in Transport::ALL {
-            if tally.messages[transport as usize] > 0 {
-                metrics.messages_out.of(transport).increment(tally.messages[transport as usize]);
-                metrics.bytes_out.of(transport).increment(tally.bytes[transport as usize]);
-            }
+            let of = transport as usize;
+            metrics.messages_out.add(transport, tally.messages[of]);
+            metrics.bytes_out.add(transport, tally.bytes[of]);
+            metrics.skipped.add(transport, tally.skipped[of]);
         }
     }
 
@@ -419,7 +422,7 @@ impl Lane {
         let (now, later) = begin.backlog.split_at(fits.count().max(1).min(begin.backlog.len()));
         if !now.is_empty() {
             let mut tally = Tally::default();
-            let batch = Batch::new(now.to_vec());
+            let batch = Batch::new(now.to_vec(), false);
             batch.send(&**session, &mut tally);
             self.count_out(&tally);
         }

@@ -259,6 +259,20 @@ impl StoredChannel {
         matches!(self.phase, Phase::Reading { .. }) && self.read == number
     }
 
+    /// What its window holds in memory, in bytes, about.
+    #[must_use]
+    pub fn window_weight(&self) -> usize {
+        self.window.as_ref().map_or(0, Window::weight)
+    }
+
+    /// Lets the oldest part of the window go until it weighs no more than this. At any time: what a
+    /// window does not hold is read.
+    pub fn trim_window(&mut self, weight: usize) {
+        if let Some(window) = &mut self.window {
+            window.trim(weight);
+        }
+    }
+
     fn offer(&mut self, message: &Arc<Encoded>) -> Offered {
         self.window.as_mut().map_or(Offered::Unlinked, |window| window.offer(message))
     }

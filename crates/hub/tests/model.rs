@@ -53,6 +53,8 @@ enum Step {
     Rewind(usize, usize),
     Leave(usize),
     Elsewhere,
+    /// The node needs the window's memory for others.
+    Squeeze(usize),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -77,6 +79,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (who.clone(), 1..8_usize).prop_map(|(who, count)| Step::Rewind(who, count)),
         3 => who.prop_map(Step::Leave),
         1 => Just(Step::Elsewhere),
+        // A message weighs some 770 bytes.
+        2 => (0..8_000_usize).prop_map(Step::Squeeze),
     ];
     prop::collection::vec(step, 1..120)
 }
@@ -207,7 +211,7 @@ impl World {
         let rules = NamespaceRules {
             history_size: 10_000,
             history_ttl: Duration::from_secs(1_000_000),
-            log: false,
+            ..NamespaceRules::default()
         };
         let limits = WindowLimits { messages: window, bytes: 1 << 20 };
         Self {
@@ -289,6 +293,10 @@ impl World {
             Step::Rewind(who, count) => self.come(*who, Start::Last(*count)),
             Step::Leave(who) => self.leave(*who),
             Step::Elsewhere => self.go_elsewhere(),
+            Step::Squeeze(weight) => {
+                self.node.trim_window(*weight);
+                assert!(self.node.window_weight() <= *weight);
+            }
         }
     }
 

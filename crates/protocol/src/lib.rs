@@ -33,7 +33,7 @@ pub use message::{
     DEFAULT_EVENT, Event, EventError, MAX_EVENT_BYTES, MAX_MESSAGE_ID_BYTES, Message, MessageId,
     MessageIdError, Payload, Sender, Timestamp,
 };
-pub use namespace::{NamespaceRules, Namespaces};
+pub use namespace::{NamespaceRules, Namespaces, WhenSlow};
 pub use place::{Cursor, CursorError, EntryId, Incarnation, MAX_CURSOR_BYTES, Stored};
 pub use reply::{Acked, Reply, WelcomeChannel, Welcomed, write_page};
 pub use session::SessionId;

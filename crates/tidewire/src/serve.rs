@@ -115,6 +115,7 @@ fn settings(config: &Config, connections: usize) -> Settings {
         message_bytes: limits.frame_bytes,
         outbox: OutboxLimits { bytes: limits.outbox_bytes, messages: limits.outbox_messages },
         publishes_in_flight: limits.publishes_in_flight,
+        window_bytes: limits.window_bytes,
         head_timeout: limits.head_timeout,
         body_timeout: limits.body_timeout,
         websocket_heartbeat: heartbeat.websocket,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tidewire_protocol::{NamespaceRules, Namespaces};
+use tidewire_protocol::{NamespaceRules, Namespaces, WhenSlow};
 
 use super::setting::{Many, Maybe, Number, Size, Switch, Text, Time};
 use super::values::{
@@ -13,6 +13,7 @@ use super::walk::{Path, Visitor};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
+const GIB: usize = 1 << 30;
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -76,6 +77,7 @@ pub(crate) struct Limits {
     pub(crate) frame_bytes: usize,
     pub(crate) outbox_bytes: usize,
     pub(crate) outbox_messages: usize,
+    pub(crate) window_bytes: usize,
     pub(crate) head_timeout: Duration,
     pub(crate) body_timeout: Duration,
 }
@@ -107,6 +109,7 @@ pub(crate) struct Namespace {
     pub(crate) history_size: usize,
     pub(crate) history_ttl: Duration,
     pub(crate) log: bool,
+    pub(crate) when_slow: WhenSlow,
 }
 
 impl Default for Config {
@@ -157,6 +160,7 @@ impl Default for Limits {
             frame_bytes: 64 * KIB,
             outbox_bytes: MIB,
             outbox_messages: 1024,
+            window_bytes: 64 * MIB,
             head_timeout: 10 * SECOND,
             body_timeout: 10 * SECOND,
         }
@@ -171,7 +175,7 @@ impl Default for Heartbeat {
 
 impl Default for Namespace {
     fn default() -> Self {
-        Self { history_size: 100, history_ttl: 5 * MINUTE, log: false }
+        Self { history_size: 100, history_ttl: 5 * MINUTE, log: false, when_slow: WhenSlow::Close }
     }
 }
 
@@ -188,6 +192,7 @@ impl Config {
             history_size: namespace.history_size,
             history_ttl: namespace.history_ttl,
             log: namespace.log,
+            when_slow: namespace.when_slow,
         };
         let default = self.namespaces.get("default").map(rules).unwrap_or_default();
         let named = self.namespaces.iter().filter(|(name, _)| *name != "default");
@@ -294,6 +299,7 @@ impl Limits {
             "How many messages may wait for one slow client.",
             &mut Number(&mut self.outbox_messages, 16..=1_000_000),
         );
+        v.key("window_bytes", "How many bytes the node holds in memory of all stored channels that its clients are subscribed to, so that who comes back is answered without reading from Redis. Over it the largest let their oldest messages go.", &mut Size(&mut self.window_bytes, 64 * KIB..=64 * GIB));
         v.key(
             "head_timeout",
             "By then a connection must have sent the head of its request (of a WebSocket: its handshake).",
@@ -357,6 +363,7 @@ impl Namespace {
             "For how long they are kept after the last one.",
             &mut Time(&mut self.history_ttl, SECOND..=30 * DAY),
         );
+        v.key("when_slow", "What becomes of a subscriber that does not read as fast as it is written to. `close`: its session is closed as `slow`, and may come back and resume. `drop_oldest`: it loses the oldest messages of the namespace that wait for it, and is told with a `gap`; only where nothing is kept (`history_size = 0`).", &mut Text(&mut self.when_slow));
         v.key("log", "Logs every message of the namespace at level `info`. For finding a fault; payloads are not logged.", &mut Switch(&mut self.log));
     }
 }

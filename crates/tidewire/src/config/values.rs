@@ -8,6 +8,8 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 
+use tidewire_protocol::WhenSlow;
+
 use super::setting::Word;
 
 /// Where to listen: a host name or address, and a port. Names are resolved at the start.
@@ -225,6 +227,26 @@ impl Word for AfterRestart {
 pub(crate) enum AuthMode {
     /// Everyone who can connect may do everything.
     Open,
+}
+
+impl Word for WhenSlow {
+    const ALLOWED: &'static str = "\"close\" or \"drop_oldest\"";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "close" => Ok(Self::Close),
+            "drop_oldest" => Ok(Self::DropOldest),
+            _ => Err(format!("must be {}", Self::ALLOWED)),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Close => "close",
+            Self::DropOldest => "drop_oldest",
+        }
+        .to_owned()
+    }
 }
 
 impl Word for AuthMode {
