@@ -7,6 +7,7 @@ use std::time::Instant;
 use tidewire_broker::Broker;
 use tidewire_hub::Hub;
 
+use crate::admission::Admission;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 
@@ -16,6 +17,7 @@ pub(crate) struct App {
     pub(crate) hub: Arc<Hub>,
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) metrics: Metrics,
+    pub(crate) admission: Admission,
     draining: AtomicBool,
     connections: AtomicUsize,
     started: Instant,
@@ -34,6 +36,7 @@ impl App {
     pub(crate) fn new(settings: Settings, hub: Arc<Hub>, broker: Arc<dyn Broker>) -> Self {
         Self {
             metrics: Metrics::new(&settings.namespaces),
+            admission: Admission::new(settings.handshakes),
             settings,
             hub,
             broker,

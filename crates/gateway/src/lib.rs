@@ -4,6 +4,7 @@
 //! (`connection`, `http`) until a WebSocket or an event stream takes the socket over (`takeover`);
 //! from then on it is a `session`. The binary starts it; it reads no configuration file.
 
+mod admission;
 mod app;
 mod connection;
 mod gateway;

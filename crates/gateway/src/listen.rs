@@ -1,6 +1,7 @@
 //! The accept loop.
 //!
-//! It takes sockets from the listener and hands each to a lane, in turn. It never ends by itself:
+//! It takes sockets from the listener and hands each to a lane, in turn; no more of them than the
+//! lanes are able to work on ([`crate::admission`]): the others wait in the kernel. It never ends by itself:
 //! what goes wrong with one socket is that socket's, and when the system has no more file handles
 //! it waits until some are free.
 
@@ -13,6 +14,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tidewire_hub::LaneHandle;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::admission::Turn;
 use crate::app::{App, Place};
 use crate::connection::Connection;
 use crate::metrics::Refusal;
@@ -57,8 +59,9 @@ pub(crate) async fn accept(
             let _ = io::Write::write(&mut &socket, FULL);
             continue;
         };
+        let turn = app.admission.turn().await;
         if let Some(lane) = next.next() {
-            hand_to_lane(lane, socket, place, &app, &router);
+            hand_to_lane(lane, socket, place, turn, &app, &router);
         }
     }
 }
@@ -92,6 +95,7 @@ fn hand_to_lane(
     lane: &LaneHandle,
     socket: std::net::TcpStream,
     place: Place,
+    turn: Turn,
     app: &Arc<App>,
     router: &Router,
 ) {
@@ -103,7 +107,7 @@ fn hand_to_lane(
             Err(error) => return tracing::debug!(%error, "a socket that cannot be used"),
         };
         let connection = Connection { app, lane: lane.clone(), router };
-        tokio::task::spawn_local(connection.serve(socket, place));
+        tokio::task::spawn_local(connection.serve(socket, place, turn));
     });
 }
 

@@ -15,6 +15,8 @@ pub struct Settings {
     pub lanes: usize,
     /// Sockets that may be open at a time; further ones are answered 503 and closed.
     pub connections: usize,
+    /// Handshakes that are worked on at a time; at least 1.
+    pub handshakes: usize,
     /// Channels that one session may be subscribed to.
     pub subscriptions_per_session: usize,
     /// The most bytes of a client's frame, of a message and of an HTTP body.
@@ -58,6 +60,7 @@ impl Default for Settings {
         Self {
             lanes: std::thread::available_parallelism().map_or(1, usize::from),
             connections: 10_000,
+            handshakes: 64,
             subscriptions_per_session: 128,
             message_bytes: 64 << 10,
             outbox: OutboxLimits { bytes: 1 << 20, messages: 1_024 },

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
-use crate::lane::Session;
+use crate::session::Session;
 use crate::wire::{Encoded, Form};
 
 /// The longest joined piece: some sockets' buffers take no more at once.

@@ -1,6 +1,7 @@
 //! `tidewire serve`: one node from its start to its end.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tidewire_broker::{Broker, MemoryBroker};
 use tidewire_broker_redis::RedisBroker;
 use tidewire_gateway::{Gateway, Origins, Settings};
 use tidewire_hub::OutboxLimits;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,10 @@ use crate::{admin, banner, open_files, pages, telemetry};
 
 /// How long requests to the admin listener may take at the end.
 const ADMIN_GRACE: Duration = Duration::from_secs(2);
+
+/// Connections that may wait to be accepted. The kernel cuts it down to `net.core.somaxconn`, which
+/// is the operator's to set; beyond that a client's SYN is dropped, and comes again a second later.
+const BACKLOG: u32 = 65_535;
 
 /// Runs a node with this configuration until it is told to stop.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
@@ -111,6 +116,7 @@ fn settings(config: &Config, connections: usize) -> Settings {
     Settings {
         lanes: config.lane_count(),
         connections,
+        handshakes: limits.handshakes,
         subscriptions_per_session: limits.subscriptions_per_session,
         message_bytes: limits.frame_bytes,
         outbox: OutboxLimits { bytes: limits.outbox_bytes, messages: limits.outbox_messages },
@@ -131,5 +137,14 @@ fn settings(config: &Config, connections: usize) -> Settings {
 
 async fn bind(key: &str, endpoint: &Endpoint) -> anyhow::Result<TcpListener> {
     let address = endpoint.resolve().await.with_context(|| format!("{key} = {endpoint}"))?;
-    TcpListener::bind(address).await.with_context(|| format!("{key} = {endpoint}"))
+    listen(address).with_context(|| format!("{key} = {endpoint}"))
+}
+
+/// As [`TcpListener::bind`], but with a queue that takes a crowd.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A port whose old connections are not quite forgotten can be had again at once.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }

@@ -72,6 +72,7 @@ pub(crate) struct Auth {
 pub(crate) struct Limits {
     /// Absent: as many as the limit of open files allows.
     pub(crate) connections: Option<usize>,
+    pub(crate) handshakes: usize,
     pub(crate) subscriptions_per_session: usize,
     pub(crate) publishes_in_flight: usize,
     pub(crate) frame_bytes: usize,
@@ -155,6 +156,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: None,
+            handshakes: 64,
             subscriptions_per_session: 128,
             publishes_in_flight: 64,
             frame_bytes: 64 * KIB,
@@ -278,6 +280,7 @@ impl Limits {
     fn walk(&mut self, v: &mut dyn Visitor) {
         v.table(Path::new(["limits"]), "What one client, and all together, may take.");
         v.key("connections", "How many connections the node holds at most. Not set: the limit of open files (`ulimit -n`) less 128, or half of it if that is more.", &mut Number(&mut self.connections, 1..=10_000_000));
+        v.key("handshakes", "How many new connections are worked on at a time; the others wait in the kernel's queue, whose length is `net.core.somaxconn`. When all clients come back at once, a smaller number is kinder to those who are connected.", &mut Number(&mut self.handshakes, 1..=100_000));
         v.key(
             "subscriptions_per_session",
             "How many channels one session may be subscribed to.",
