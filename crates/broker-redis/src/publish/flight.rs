@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::task::Break;
-use super::{Done, Outcome, Place};
+use super::{Done, Job, Outcome, Place};
 use crate::library::{self, Library};
 use crate::resp::{Item, Reply};
 use crate::server::Server;
@@ -42,6 +42,8 @@ struct Command {
 /// What was sent.
 pub(super) enum Kind {
     Publish(Waiter),
+    /// Several, in one call of the function.
+    Many(Vec<Waiter>),
     /// `WAIT`, for what was sent before it.
     Wait,
     /// The task's own question whether the server still is a master.
@@ -52,6 +54,12 @@ pub(super) enum Kind {
 pub(super) struct Waiter {
     pub(super) reply: oneshot::Sender<Outcome>,
     pub(super) _place: Place,
+}
+
+impl From<Job> for Waiter {
+    fn from(job: Job) -> Self {
+        Self { reply: job.reply, _place: job.place }
+    }
 }
 
 impl Waiter {
@@ -119,13 +127,15 @@ impl Flight {
             }
             (Kind::Publish(waiter), Reply::Push(items)) => match published(items) {
                 Some(published) => self.kept(waiter, published),
-                None => {
-                    waiter.tell(Err(PublishError::Timeout));
-                    return Err(Break::Confusion);
-                }
+                None => return Err(Break::Confusion),
             },
             (Kind::Publish(waiter), Reply::Error(error)) => {
                 waiter.tell(Err(self.refusal(error)));
+            }
+            (Kind::Many(waiters), Reply::Text(lines)) => self.answer_many(waiters, lines)?,
+            (Kind::Many(waiters), Reply::Error(error)) => {
+                let refusal = self.refusal(error);
+                waiters.into_iter().for_each(|waiter| waiter.tell(Err(refusal.clone())));
             }
             (Kind::Wait, Reply::Int(replicas)) => self.replicated(replicas),
             (Kind::Check, Reply::Text(info)) => {
@@ -136,11 +146,23 @@ impl Flight {
             (Kind::Check | Kind::Wait, Reply::Error(error)) => {
                 return Err(Break::Refused(reason(error)));
             }
-            (kind, _) => {
-                if let Kind::Publish(waiter) = kind {
-                    waiter.tell(Err(PublishError::Timeout));
-                }
-                return Err(Break::Confusion);
+            // Whoever waits is told that nothing is known.
+            _ => return Err(Break::Confusion),
+        }
+        Ok(())
+    }
+
+    /// The life, and a line for each message.
+    fn answer_many(&mut self, waiters: Vec<Waiter>, lines: &[u8]) -> Result<(), Break> {
+        let mut lines = lines.split(|byte| *byte == b'\n');
+        let life =
+            lines.next().and_then(|life| Incarnation::parse(std::str::from_utf8(life).ok()?));
+        for waiter in waiters {
+            match lines.next().ok_or(Break::Confusion)? {
+                [b'!', error @ ..] => waiter.tell(Err(self.refusal(error))),
+                [] => self.kept(waiter, Published::default()),
+                [b'=', id @ ..] => self.kept(waiter, place(life, id, true)?),
+                id => self.kept(waiter, place(life, id, false)?),
             }
         }
         Ok(())
@@ -198,7 +220,12 @@ impl Flight {
             waiter.tell(Err(PublishError::Timeout));
         }
         for command in self.commands.drain(..) {
-            if let Kind::Publish(waiter) = command.kind {
+            let waiters = match command.kind {
+                Kind::Publish(waiter) => vec![waiter],
+                Kind::Many(waiters) => waiters,
+                Kind::Wait | Kind::Check => vec![],
+            };
+            for waiter in waiters {
                 waiter.tell(Err(if command.end > self.written {
                     PublishError::Unavailable(why.to_owned())
                 } else {
@@ -207,6 +234,13 @@ impl Flight {
             }
         }
     }
+}
+
+/// What a line of the function's answer for many says.
+fn place(life: Option<Incarnation>, id: &[u8], duplicate: bool) -> Result<Published, Break> {
+    let id = std::str::from_utf8(id).ok().and_then(EntryId::parse);
+    let place = life.zip(id).ok_or(Break::Confusion)?;
+    Ok(Published { place: Some(place), duplicate })
 }
 
 /// What the function answers: id (empty on a live channel), whether it is a duplicate, life.

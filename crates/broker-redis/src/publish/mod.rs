@@ -60,8 +60,6 @@ pub(crate) struct Publishers {
     /// How much of it is kept for the waiting.
     reserve: Duration,
     max_frame: usize,
-    /// The name of the function.
-    function: String,
     counters: Counters,
 }
 
@@ -93,12 +91,21 @@ struct Load {
     bytes: AtomicUsize,
 }
 
-/// A command that waits for its answer.
+/// What waits to be sent.
 struct Job {
-    command: BytesMut,
+    call: Call,
+    /// The command; of a call of the function only the arguments, because several go into one.
+    bytes: BytesMut,
     deadline: Instant,
     reply: oneshot::Sender<Outcome>,
     place: Place,
+}
+
+/// How a job is sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Command,
+    Function,
 }
 
 /// A place in the queue; given back when it is dropped.
@@ -141,7 +148,6 @@ impl Publishers {
             names,
             patience: task::patience(settings),
             max_frame: settings.frame_bytes(),
-            function: library.function("publish"),
             counters: Counters::new(),
         };
         (publishers, jobs)
@@ -152,7 +158,7 @@ impl Publishers {
         let frame = encode_envelope(message);
         let name = self.names.parts(channel.as_str());
         self.receipt(self.fits(&frame).then(|| {
-            self.put(&self.all, self.patience, &name, |out| {
+            self.put(&self.all, Call::Command, self.patience, &name, |out| {
                 resp::begin(3, out);
                 resp::argument(&[b"PUBLISH"], out);
                 resp::argument(&name, out);
@@ -171,11 +177,7 @@ impl Publishers {
             _ => (&self.waiting, self.patience.saturating_sub(self.reserve)),
         };
         self.receipt(self.fits(&frame).then(|| {
-            self.put(publishers, patience, &name, |out| {
-                resp::begin(8, out);
-                resp::argument(&[b"FCALL"], out);
-                resp::argument(&[self.function.as_bytes()], out);
-                resp::argument(&[b"1"], out);
+            self.put(publishers, Call::Function, patience, &name, |out| {
                 resp::argument(&name, out);
                 resp::argument(&[&frame], out);
                 resp::argument(&[id.as_bytes()], out);
@@ -208,7 +210,7 @@ impl Publishers {
 
     /// Publishes a link's message to itself.
     pub(crate) fn echo(&self, name: &str, body: &[u8]) -> Sent {
-        self.put(&self.all, self.patience, &[name.as_bytes()], |out| {
+        self.put(&self.all, Call::Command, self.patience, &[name.as_bytes()], |out| {
             resp::command(&[b"PUBLISH", name.as_bytes(), body], out);
         })
     }
@@ -234,20 +236,21 @@ impl Publishers {
     fn put(
         &self,
         publishers: &[Arc<Publisher>],
+        call: Call,
         patience: Duration,
         name: &[&[u8]],
         write: impl FnOnce(&mut BytesMut),
     ) -> Sent {
         let index = self.spread.hash_one(name.concat()) as usize % publishers.len();
         let publisher = &publishers[index];
-        let mut command = BytesMut::new();
-        write(&mut command);
-        let Some(place) = Place::take(&publisher.load, command.len()) else {
+        let mut bytes = BytesMut::new();
+        write(&mut bytes);
+        let Some(place) = Place::take(&publisher.load, bytes.len()) else {
             return Sent::refused("too many publishes are waiting");
         };
         let (reply, outcome) = oneshot::channel();
         let deadline = Instant::now() + patience;
-        match publisher.queue.send(Job { command, deadline, reply, place }) {
+        match publisher.queue.send(Job { call, bytes, deadline, reply, place }) {
             Ok(()) => Sent(Ok(outcome)),
             Err(_) => Sent::refused("the broker is closed"),
         }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::flight::{Flight, Kind, Waiter};
-use super::{Job, Jobs, Publisher};
+use super::{Call, Job, Jobs, Publisher};
 use crate::resp::{self, ProtocolError};
 use crate::settings::{Settings, Target};
 use crate::status::Backoff;
@@ -23,6 +23,11 @@ use crate::wire::{self, Wire};
 
 /// Jobs are moved into the write buffer up to here; the rest can still be refused as not sent.
 const OUT_BYTES: usize = 256 << 10;
+/// The most messages in one call of the function: some 0.5 ms of Redis's time. Together they cost less
+/// than alone; a message that nothing waits behind goes alone.
+const MANY: usize = 64;
+/// A call is made longer up to here.
+const MANY_BYTES: usize = 64 << 10;
 /// How many jobs are taken from the queue in one turn.
 const TAKE: usize = 512;
 
@@ -227,15 +232,49 @@ impl PublisherTask {
         let mut first = None;
         while out.len() < OUT_BYTES {
             let Some(job) = self.waiting.pop_front() else { break };
-            out.extend_from_slice(&job.command);
-            let deadline = job.deadline + self.reserve;
+            let (before, deadline) = (out.len(), job.deadline + self.reserve);
             first.get_or_insert(deadline);
-            let waiter = Waiter { reply: job.reply, _place: job.place };
-            self.flight.sent(job.command.len(), deadline, Kind::Publish(waiter));
+            let kind = match job.call {
+                Call::Command => {
+                    out.extend_from_slice(&job.bytes);
+                    Kind::Publish(job.into())
+                }
+                Call::Function => self.call(job, out),
+            };
+            self.flight.sent(out.len() - before, deadline, kind);
         }
         if let (Some(deadline), Some(wait)) = (first, &self.wait) {
             out.extend_from_slice(wait);
             self.flight.sent(wait.len(), deadline, Kind::Wait);
+        }
+    }
+
+    /// Writes a call of the function: for this job, and for what waits behind it and may go with it.
+    fn call(&mut self, job: Job, out: &mut BytesMut) -> Kind {
+        let mut bytes = job.bytes.len();
+        let mut jobs = vec![job];
+        while jobs.len() < MANY && bytes < MANY_BYTES {
+            let next = self.waiting.pop_front_if(|job| job.call == Call::Function);
+            let Some(next) = next else { break };
+            bytes += next.bytes.len();
+            jobs.push(next);
+        }
+        let (function, keys) = match jobs.len() {
+            1 => ("publish", b"1"),
+            _ => ("publish_many", b"0"),
+        };
+        resp::begin(3 + 5 * jobs.len(), out);
+        resp::argument(&[b"FCALL"], out);
+        resp::argument(&[self.publisher.library.function(function).as_bytes()], out);
+        resp::argument(&[keys], out);
+        jobs.iter().for_each(|job| out.extend_from_slice(&job.bytes));
+        let mut waiters: Vec<_> = jobs.into_iter().map(Waiter::from).collect();
+        match waiters.pop() {
+            Some(alone) if waiters.is_empty() => Kind::Publish(alone),
+            last => {
+                waiters.extend(last);
+                Kind::Many(waiters)
+            }
         }
     }
 
