@@ -11,7 +11,7 @@ use tidewire_broker_redis::RedisBroker;
 use tidewire_gateway::{Gateway, Origins, Settings};
 use tidewire_hub::OutboxLimits;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +27,8 @@ const BACKLOG: u32 = 65_535;
 
 /// Runs a node with this configuration until it is told to stop.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+    // Before anybody can connect: until then a signal ends the process without a word to clients.
+    let mut signals = Signals::listen()?;
     telemetry::init_logs(&config.log)?;
     let metrics = telemetry::install_metrics()?;
     let files = open_files::raise();
@@ -50,7 +52,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     // Nobody may be there to read it, which is no reason not to serve.
     let _ = std::io::stdout().write_all(banner::banner(at, admin_at, &broker).as_bytes());
 
-    until_told_to_stop(&gateway, &drain).await?;
+    until_told_to_stop(&gateway, &mut signals, &drain).await;
     gateway.stop().await;
     stop.cancel();
     // An operator's request that does not end does not hold up the end.
@@ -59,14 +61,32 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The signals that tell a node to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on they end nothing by themselves; what comes before [`Signals::told`] is kept.
+    fn listen() -> std::io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn told(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
 /// Waits for the first SIGTERM, SIGINT or `POST /drain`, then until all sessions are gone or a second one comes.
-async fn until_told_to_stop(gateway: &Gateway, drain: &Notify) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+async fn until_told_to_stop(gateway: &Gateway, signals: &mut Signals, drain: &Notify) {
     let mut told = async || {
         tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
+            by = signals.told() => by,
             () = drain.notified() => "POST /drain",
         }
     };
@@ -76,7 +96,6 @@ async fn until_told_to_stop(gateway: &Gateway, drain: &Notify) -> anyhow::Result
         () = gateway.drain() => {}
         by = told() => tracing::warn!(by, sessions = gateway.sessions(), "stopping at once"),
     }
-    Ok(())
 }
 
 fn broker(config: &Config) -> anyhow::Result<Arc<dyn Broker>> {
