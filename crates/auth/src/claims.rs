@@ -50,11 +50,8 @@ impl Claims {
                 "'sub' must have 1 to {MAX_SUB_BYTES} bytes without control characters"
             )));
         }
-        let patterns = |name: &str, texts: &[String]| -> Result<Patterns, AuthError> {
-            let read = |text: &String| {
-                Pattern::of_user(text, &sub).map_err(|e| wrong(format!("'{name}': {e}")))
-            };
-            texts.iter().map(read).collect()
+        let pattern = |name: &str, text: &String| {
+            Pattern::of_user(text, &sub).map_err(|e| wrong(format!("'{name}': {e}")))
         };
         let channel = |name: &String| {
             Channel::new(&name.replace("{sub}", &sub))
@@ -64,10 +61,15 @@ impl Claims {
         if info.as_ref().is_some_and(|info| info.get().len() > MAX_INFO_BYTES) {
             return Err(wrong(format!("'info' must have at most {MAX_INFO_BYTES} bytes")));
         }
+        let channels = self.channels.iter().map(channel).collect::<Result<Box<[_]>, _>>()?;
+        // What a stream is subscribed to at once is granted by that.
+        let at_once = channels.iter().map(|channel| Ok(Pattern::exact(channel)));
+        let subscribe = self.subscribe.iter().map(|text| pattern("subscribe", text));
+        let publish = self.publish.iter().map(|text| pattern("publish", text));
         Ok(Identity {
-            subscribe: patterns("subscribe", &self.subscribe)?,
-            publish: patterns("publish", &self.publish)?,
-            channels: self.channels.iter().map(channel).collect::<Result<_, _>>()?,
+            subscribe: subscribe.chain(at_once).collect::<Result<Patterns, AuthError>>()?,
+            publish: publish.collect::<Result<Patterns, AuthError>>()?,
+            channels,
             info,
             expires: Some(expires),
             who: Who::User(sub.into()),

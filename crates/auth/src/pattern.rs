@@ -58,6 +58,12 @@ impl Pattern {
         Self { text: "".into(), prefix: true }
     }
 
+    /// Covers this channel alone.
+    #[must_use]
+    pub fn exact(channel: &Channel) -> Self {
+        Self { text: channel.as_str().into(), prefix: false }
+    }
+
     fn read(text: &str, sub: Option<&str>) -> Result<Self, PatternError> {
         if text.is_empty() {
             return Err(PatternError::Empty);

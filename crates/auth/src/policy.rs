@@ -49,6 +49,8 @@ pub struct Rules {
     pub history: bool,
     /// The names of events that may be published; empty: any.
     pub events: Vec<Box<str>>,
+    /// The most bytes of a payload, where that is less than for every message.
+    pub message_bytes: Option<usize>,
 }
 
 impl Rules {
@@ -60,6 +62,7 @@ impl Rules {
             publish: Access::Anyone,
             history: true,
             events: Vec::new(),
+            message_bytes: None,
         }
     }
 
@@ -71,6 +74,7 @@ impl Rules {
             publish: Access::Granted,
             history: true,
             events: Vec::new(),
+            message_bytes: None,
         }
     }
 }
@@ -178,12 +182,17 @@ impl Policy {
         }
     }
 
-    /// May a message of this name be published there, whoever does it?
+    /// May a message of this name and with so many bytes of payload be published there, whoever
+    /// does it?
     ///
     /// # Errors
-    /// Says which names may.
-    pub fn may_name(&self, channel: &Channel, event: &str) -> Result<(), Denied> {
-        let events = &self.of(channel).events;
+    /// Says what may.
+    pub fn may_carry(&self, channel: &Channel, event: &str, bytes: usize) -> Result<(), Denied> {
+        let Rules { events, message_bytes, .. } = self.of(channel);
+        if let Some(most) = message_bytes.filter(|most| bytes > *most) {
+            let message = format!("on '{channel}' a payload has at most {most} bytes");
+            return Err(Denied { code: Code::TooLarge, message });
+        }
         if events.is_empty() || events.iter().any(|allowed| **allowed == *event) {
             return Ok(());
         }
@@ -284,7 +293,8 @@ mod tests {
                 "nobody" => Access::Nobody,
                 "now" => {
                     let rules = Rules { history: false, ..Rules::open() };
-                    return Some(Rules { events: vec!["tick".into()], ..rules });
+                    let message_bytes = Some(10);
+                    return Some(Rules { events: vec!["tick".into()], message_bytes, ..rules });
                 }
                 "granted" => Access::Granted,
                 _ => return None,
@@ -380,8 +390,10 @@ mod tests {
         assert!(policy.may_subscribe(&alice, &channel("now:1")).is_ok());
         assert!(policy.may_read(&alice, &channel("now:1")).is_err());
         assert!(policy.may_read(&alice, &channel("any:1")).is_ok());
-        assert!(policy.may_name(&channel("now:1"), "tick").is_ok());
-        assert!(policy.may_name(&channel("now:1"), "tock").is_err());
-        assert!(policy.may_name(&channel("any:1"), "tock").is_ok());
+        assert!(policy.may_carry(&channel("now:1"), "tick", 10).is_ok());
+        let code =
+            |event, bytes| policy.may_carry(&channel("now:1"), event, bytes).unwrap_err().code;
+        assert_eq!((code("tick", 11), code("tock", 1)), (Code::TooLarge, Code::Forbidden));
+        assert!(policy.may_carry(&channel("any:1"), "tock", 99).is_ok());
     }
 }

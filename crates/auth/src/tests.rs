@@ -143,6 +143,7 @@ fn a_good_token_is_its_user() {
     assert!(
         identity.subscribe.cover(&at("room:7")) && identity.subscribe.cover(&at("inbox:alice"))
     );
+    assert!(identity.subscribe.cover(&at("news")) && !identity.publish.cover(&at("news")));
     assert!(!identity.subscribe.cover(&at("inbox:bob")) && !identity.publish.cover(&at("room:7")));
     assert!(!identity.has_expired(NOW + 69) && identity.has_expired(NOW + 70));
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use tidewire_broker::Broker;
 use tidewire_hub::Hub;
 
+use crate::auth::Auth;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 
@@ -16,6 +17,7 @@ pub(crate) struct App {
     pub(crate) hub: Arc<Hub>,
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) metrics: Metrics,
+    pub(crate) auth: Auth,
     draining: AtomicBool,
     connections: AtomicUsize,
     started: Instant,
@@ -31,12 +33,18 @@ impl Drop for Place {
 }
 
 impl App {
-    pub(crate) fn new(settings: Settings, hub: Arc<Hub>, broker: Arc<dyn Broker>) -> Self {
+    pub(crate) fn new(
+        settings: Settings,
+        hub: Arc<Hub>,
+        broker: Arc<dyn Broker>,
+        auth: Auth,
+    ) -> Self {
         Self {
             metrics: Metrics::new(&settings.namespaces),
             settings,
             hub,
             broker,
+            auth,
             draining: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             started: Instant::now(),

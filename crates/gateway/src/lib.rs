@@ -5,10 +5,12 @@
 //! from then on it is a `session`. The binary starts it; it reads no configuration file.
 
 mod app;
+mod auth;
 mod connection;
 mod gateway;
 mod history;
 mod http;
+mod jwks;
 mod listen;
 mod metrics;
 mod origin;
@@ -18,5 +20,6 @@ mod settings;
 mod takeover;
 
 pub use gateway::{Gateway, StartError};
+pub use jwks::JwksSettings;
 pub use origin::Origins;
 pub use settings::Settings;
