@@ -88,6 +88,8 @@ pub enum Publisher {
     Anonymous,
     /// A user.
     User(Box<str>),
+    /// A backend with an API key, by the key's name.
+    ApiKey(Box<str>),
 }
 
 impl Publisher {
@@ -97,6 +99,7 @@ impl Publisher {
         match self {
             Self::Anonymous => "a".to_owned(),
             Self::User(user) => format!("u:{user}"),
+            Self::ApiKey(name) => format!("k:{name}"),
         }
     }
 }

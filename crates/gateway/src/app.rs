@@ -8,6 +8,7 @@ use tidewire_broker::Broker;
 use tidewire_hub::Hub;
 
 use crate::admission::Admission;
+use crate::auth::Auth;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 
@@ -18,6 +19,7 @@ pub(crate) struct App {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) metrics: Metrics,
     pub(crate) admission: Admission,
+    pub(crate) auth: Auth,
     draining: AtomicBool,
     connections: AtomicUsize,
     started: Instant,
@@ -33,13 +35,19 @@ impl Drop for Place {
 }
 
 impl App {
-    pub(crate) fn new(settings: Settings, hub: Arc<Hub>, broker: Arc<dyn Broker>) -> Self {
+    pub(crate) fn new(
+        settings: Settings,
+        hub: Arc<Hub>,
+        broker: Arc<dyn Broker>,
+        auth: Auth,
+    ) -> Self {
         Self {
             metrics: Metrics::new(&settings.namespaces),
             admission: Admission::new(settings.handshakes),
             settings,
             hub,
             broker,
+            auth,
             draining: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             started: Instant::now(),

@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use axum::Router;
 use thiserror::Error;
+use tidewire_auth::Policy;
 use tidewire_broker::{Broker, Vital};
 use tidewire_hub::{HubSettings, LaneSettings, Lanes};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::app::App;
+use crate::auth::Auth;
+use crate::jwks::Renewal;
 use crate::settings::Settings;
 use crate::{http, listen};
 
@@ -26,6 +29,7 @@ pub struct Gateway {
     address: SocketAddr,
     accepting: JoinHandle<()>,
     sweeping: JoinHandle<()>,
+    renewing: Option<JoinHandle<()>>,
 }
 
 /// Why a gateway does not start.
@@ -34,6 +38,9 @@ pub enum StartError {
     /// The system gives no thread, event queue or listener.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
+    /// The keys that verify tokens cannot be fetched from there.
+    #[error("auth.jwt.jwks_url: {0}")]
+    Jwks(String),
 }
 
 impl Gateway {
@@ -64,7 +71,16 @@ impl Gateway {
         };
         let lanes = Lanes::start(settings.lanes, broker.clone(), hub, lane)?;
         broker.start(lanes.hub().clone());
-        let app = Arc::new(App::new(settings, lanes.hub().clone(), broker));
+        let renewal = settings.jwks.as_ref().map(|jwks| Renewal::new(jwks).map(Arc::new));
+        let renewal = renewal.transpose().map_err(StartError::Jwks)?;
+        let policy = settings.policy.clone();
+        let policy = policy.unwrap_or_else(|| Policy::open(settings.namespaces.clone()));
+        let authenticator = settings.authenticator.clone();
+        let auth = Auth::new(authenticator.clone(), policy, renewal.clone());
+        let app = Arc::new(App::new(settings, lanes.hub().clone(), broker, auth));
+        let renewing = renewal.map(|renewal| {
+            tokio::spawn(Vital::task("renewal of keys", renewal.run(authenticator)))
+        });
         let router = http::router(&app, pages);
         let accept = listen::accept(listener, app.clone(), lanes.handles().to_vec(), router);
         let hub = lanes.hub().clone();
@@ -77,7 +93,7 @@ impl Gateway {
         };
         let accepting = tokio::spawn(Vital::task("listener", accept));
         let sweeping = tokio::spawn(Vital::task("hub's sweep", sweep));
-        Ok(Self { app, lanes, address, accepting, sweeping })
+        Ok(Self { app, lanes, address, accepting, sweeping, renewing })
     }
 
     /// Where it listens.
@@ -93,6 +109,7 @@ impl Gateway {
             if app.is_draining() {
                 return Err("this node is stopping".to_owned());
             }
+            app.auth.ready()?;
             app.broker.ready()
         }
     }
@@ -120,6 +137,9 @@ impl Gateway {
     pub async fn stop(self) {
         self.accepting.abort();
         self.sweeping.abort();
+        if let Some(renewing) = &self.renewing {
+            renewing.abort();
+        }
         self.app.broker.close().await;
         let lanes = self.lanes;
         // The lanes end within a turn; waiting for their threads must not block this one.

@@ -2,11 +2,13 @@
 
 use std::future::Future;
 
+use tidewire_auth::{Denied, Identity};
 use tidewire_broker::Query;
 use tidewire_hub::Start;
 use tidewire_protocol::{BodyError, Channel, Code, Cursor, Message, Page, Rewind};
 
 use crate::app::App;
+use crate::auth::refusal;
 
 /// A part of a channel's history.
 pub(crate) struct Part {
@@ -40,6 +42,21 @@ impl App {
         })
     }
 
+    /// Whether they may subscribe to the channel and begin there: going on from a place is part of
+    /// subscribing, looking further back is reading.
+    pub(crate) fn may_start(
+        &self,
+        who: &Identity,
+        channel: &Channel,
+        start: Start,
+    ) -> Result<(), Denied> {
+        self.auth.policy.may_subscribe(who, channel)?;
+        match start {
+            Start::Last(_) | Start::Since(_) => self.auth.policy.may_read(who, channel),
+            Start::Present | Start::After(_) | Start::Lost => Ok(()),
+        }
+    }
+
     /// Refuses a channel that keeps nothing.
     pub(crate) fn check_stored(&self, channel: &Channel) -> Result<(), BodyError> {
         if self.settings.namespaces.of(channel).is_stored() {
@@ -52,9 +69,11 @@ impl App {
     /// Reads a part of a channel's history.
     pub(crate) fn history(
         &self,
+        who: &Identity,
         channel: &Channel,
         page: &Page,
     ) -> Result<impl Future<Output = Result<Part, BodyError>> + use<>, BodyError> {
+        self.auth.policy.may_read(who, channel).map_err(refusal)?;
         self.check_stored(channel)?;
         let place = |text: &Option<Box<str>>| {
             text.as_deref().map(|text| parse(text, channel).map(|cursor| cursor.id)).transpose()

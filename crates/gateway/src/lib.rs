@@ -6,10 +6,12 @@
 
 mod admission;
 mod app;
+mod auth;
 mod connection;
 mod gateway;
 mod history;
 mod http;
+mod jwks;
 mod listen;
 mod metrics;
 mod origin;
@@ -19,5 +21,6 @@ mod settings;
 mod takeover;
 
 pub use gateway::{Gateway, StartError};
+pub use jwks::JwksSettings;
 pub use origin::Origins;
 pub use settings::Settings;

@@ -23,12 +23,16 @@ pub(crate) enum Reason {
     TooBig,
     /// The client made too many errors.
     Abuse,
+    /// Its login ended.
+    Expired,
+    /// It did not log in where it must.
+    Unauthorized,
     /// The node stopped.
     Shutdown,
 }
 
 impl Reason {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Client,
         Self::Lost,
         Self::Slow,
@@ -36,6 +40,8 @@ impl Reason {
         Self::Protocol,
         Self::TooBig,
         Self::Abuse,
+        Self::Expired,
+        Self::Unauthorized,
         Self::Shutdown,
     ];
 
@@ -48,6 +54,8 @@ impl Reason {
             Self::Protocol => "protocol",
             Self::TooBig => "too_big",
             Self::Abuse => "abuse",
+            Self::Expired => "expired",
+            Self::Unauthorized => "unauthorized",
             Self::Shutdown => "shutdown",
         }
     }

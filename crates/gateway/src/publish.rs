@@ -3,12 +3,14 @@
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use tidewire_broker::{PublishError, Publisher, Receipt};
+use tidewire_auth::{Denied, Identity};
+use tidewire_broker::{PublishError, Receipt};
 use tidewire_protocol::{
     Channel, Cursor, Message, MessageId, Publication, Sender, SessionId, Timestamp,
 };
 
 use crate::app::App;
+use crate::auth::publisher;
 use crate::metrics::Source;
 
 /// A publish that was acknowledged.
@@ -32,14 +34,18 @@ pub(crate) struct Publishing {
 }
 
 impl App {
-    /// Hands a message to the broker. Its place among the caller's messages is taken when this
-    /// returns.
+    /// Hands a message to the broker, if who publishes it may. Its place among the caller's
+    /// messages is taken when this returns.
     pub(crate) fn publish(
         &self,
+        who: &Identity,
         channel: Channel,
         publication: Publication,
         sender: Option<SessionId>,
-    ) -> Publishing {
+    ) -> Result<Publishing, Denied> {
+        self.auth.policy.may_publish(who, &channel)?;
+        let (event, bytes) = (publication.event.as_str(), publication.payload.len());
+        self.auth.policy.may_carry(&channel, event, bytes)?;
         let Publication { event, payload, message_id, exclude } = publication;
         let message_id = message_id.unwrap_or_else(MessageId::generate);
         let message = Message {
@@ -47,18 +53,18 @@ impl App {
             payload,
             message_id: Some(message_id.clone()),
             timestamp: Timestamp::now(),
-            from: sender.map(|session| Sender { user: None, session }),
+            from: sender.map(|session| Sender { user: who.user().map(Into::into), session }),
             exclude,
             stored: None,
         };
-        Publishing {
+        Ok(Publishing {
             message_id,
             namespace: self.settings.namespaces.index(&channel),
             source: if sender.is_some() { Source::WebSocket } else { Source::Http },
             began: Instant::now(),
-            receipt: self.broker.publish(channel.clone(), message, Publisher::Anonymous),
+            receipt: self.broker.publish(channel.clone(), message, publisher(who)),
             channel,
-        }
+        })
     }
 }
 

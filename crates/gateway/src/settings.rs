@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidewire_auth::{Authenticator, Policy};
 use tidewire_hub::{OutboxLimits, WindowLimits};
 use tidewire_protocol::Namespaces;
 
+use crate::jwks::JwksSettings;
 use crate::origin::Origins;
 
 /// How connections are treated. The defaults are those of the protocol's bounds.
@@ -53,6 +55,14 @@ pub struct Settings {
     pub window_bytes: usize,
     /// The namespaces' rules.
     pub namespaces: Arc<Namespaces>,
+    /// Tells who a client is.
+    pub authenticator: Arc<Authenticator>,
+    /// What clients may do; of the same namespaces. Absent: everything.
+    pub policy: Option<Policy>,
+    /// Where the authenticator's further keys come from.
+    pub jwks: Option<JwksSettings>,
+    /// From a WebSocket's handshake to its login, where nobody has logged in with that.
+    pub login_timeout: Duration,
 }
 
 impl Default for Settings {
@@ -78,6 +88,10 @@ impl Default for Settings {
             window: WindowLimits { messages: 1_000, bytes: 4 << 20 },
             window_bytes: 64 << 20,
             namespaces: Arc::default(),
+            authenticator: Arc::new(Authenticator::open()),
+            policy: None,
+            jwks: None,
+            login_timeout: Duration::from_secs(10),
         }
     }
 }

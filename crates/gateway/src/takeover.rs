@@ -16,16 +16,22 @@ use http::HeaderMap;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tidewire_hub::{Form, Start};
-use tidewire_protocol::{Channel, StreamToken};
+use tidewire_protocol::{Channel, Code, StreamToken};
 use tokio::net::TcpStream;
+
+use crate::auth::Caller;
 
 /// Stands in the extensions of a response: the connection becomes a session.
 #[derive(Debug, Clone)]
 pub(crate) struct Takeover {
     /// What the session wants to be written.
     pub(crate) form: Form,
-    /// The channels of its address, and where each begins.
+    /// Who opened it.
+    pub(crate) caller: Caller,
+    /// The channels of its address and of its caller's token, and where each begins.
     pub(crate) channels: Vec<(Channel, Start)>,
+    /// Channels that its caller may not subscribe to.
+    pub(crate) denied: Vec<(Channel, Code)>,
     /// Places that are carried along: those of the channels above replace them.
     pub(crate) places: StreamToken,
     /// How long a poll waits for messages.

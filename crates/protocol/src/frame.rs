@@ -54,8 +54,31 @@ pub enum Request {
         /// Whether the sender, if it is subscribed, gets it, too.
         echo: bool,
     },
+    /// This is who I am; also instead of what was said before.
+    Auth {
+        /// A token or an API key.
+        token: Secret,
+    },
     /// Are you there?
     Ping,
+}
+
+/// A credential as a client sent it. It never shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Box<str>);
+
+impl Secret {
+    /// What was sent.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 /// The most messages that may be asked for from the past at once.
@@ -210,6 +233,12 @@ fn request(mut fields: Fields<'_>) -> Result<Request, Refusal> {
         }
         Some("publish") => publish(fields),
         Some("history") => history(fields),
+        Some("auth") => {
+            let token = fields.take_string("token").map_err(bad)?;
+            let token = token.ok_or_else(|| bad("'token' is missing"))?;
+            fields.finish("type, id, token").map_err(bad)?;
+            Ok(Request::Auth { token: Secret(token.into()) })
+        }
         Some("ping") => {
             fields.finish("type, id").map_err(bad)?;
             Ok(Request::Ping)
@@ -217,7 +246,7 @@ fn request(mut fields: Fields<'_>) -> Result<Request, Refusal> {
         Some(other) => {
             let shown: String = other.chars().take(64).collect();
             Err(bad(format!(
-                "unknown type '{}'; allowed: subscribe, unsubscribe, publish, history, ping",
+                "unknown type '{}'; allowed: subscribe, unsubscribe, publish, history, auth, ping",
                 shown.escape_debug()
             )))
         }
@@ -310,6 +339,9 @@ mod tests {
         assert_eq!(frame.id.unwrap().as_json(), r#""a\"b""#);
         assert_eq!(frame.request, Request::Unsubscribe { channel: channel("a") });
         assert_eq!(parse(r#"{"type":"ping"}"#).request, Request::Ping);
+        let frame = parse(r#"{"type":"auth","id":1,"token":"a.b.c"}"#);
+        assert_eq!(frame.request, Request::Auth { token: Secret("a.b.c".into()) });
+        assert!(!format!("{frame:?}").contains("a.b.c"));
         let publish = r#"{"type":"publish","channel":"a","event":"e","payload":{"x": 1},"messageId":"m","echo":false}"#;
         assert_eq!(
             parse(publish).request,
@@ -376,6 +408,8 @@ mod tests {
             (r#"{"type":"history","channel":"a","limit":0}"#, Code::BadFrame, None, "'limit'"),
             (r#"{"type":"history","channel":"a","limit":1001}"#, Code::BadFrame, None, "'limit'"),
             (r#"{"type":"subscribe","channel":"a","since":"1"}"#, Code::BadFrame, None, "'since'"),
+            (r#"{"type":"auth","id":3}"#, Code::BadFrame, Some("3"), "'token' is missing"),
+            (r#"{"type":"auth","token":7}"#, Code::BadFrame, None, "'token' must be a string"),
             (r#"{"type":"publish","id":3,"channel":"a"}"#, Code::BadFrame, Some("3"), "'payload'"),
             (
                 r#"{"type":"publish","channel":"a","payload":1,"echo":"no"}"#,

@@ -27,7 +27,7 @@ pub use envelope::{
 };
 pub use fields::MAX_NESTING;
 pub use frame::{
-    ClientFrame, FrameError, FrameId, MAX_FRAME_ID_BYTES, MAX_REWIND, Page, Request, Rewind,
+    ClientFrame, FrameError, FrameId, MAX_FRAME_ID_BYTES, MAX_REWIND, Page, Request, Rewind, Secret,
 };
 pub use message::{
     DEFAULT_EVENT, Event, EventError, MAX_EVENT_BYTES, MAX_MESSAGE_ID_BYTES, Message, MessageId,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::{Channel, Code, Cursor, FrameId, Message, MessageId, Payload, SessionId};
+use crate::{Channel, Code, Cursor, FrameId, Message, MessageId, Payload, SessionId, Timestamp};
 
 /// A frame of the server that concerns one session. (Messages, which concern many, are written by
 /// [`Message::write_json`].)
@@ -59,6 +59,11 @@ pub enum Reply<'a> {
         /// Why.
         code: Code,
     },
+    /// The login ends soon: refresh it with `auth`, or come back with a new token.
+    Expiring {
+        /// When.
+        expires: Timestamp,
+    },
     /// The node is about to stop: come back elsewhere.
     Shutdown {
         /// In so many milliseconds.
@@ -71,6 +76,10 @@ pub enum Reply<'a> {
 pub struct Welcomed<'a> {
     /// The session's name.
     pub session: SessionId,
+    /// The user, for who has logged in as one.
+    pub user: Option<&'a str>,
+    /// When the login ends, if it does.
+    pub expires: Option<Timestamp>,
     /// Seconds between the server's heartbeats.
     pub heartbeat: u64,
     /// The channels of the URL that are subscribed now.
@@ -99,6 +108,8 @@ pub struct Acked<'a> {
     pub duplicate: bool,
     /// Whether a subscription goes on from the place that was asked for.
     pub recovered: Option<bool>,
+    /// When the login ends, of `auth`.
+    pub expires: Option<Timestamp>,
     /// Messages, of `history`, with the cursor of the next page.
     pub page: Option<(&'a Channel, &'a [Message], Option<Cursor>)>,
 }
@@ -152,6 +163,11 @@ impl Reply<'_> {
                 out.extend_from_slice(br#"{"type":"unsubscribed","#);
                 write_denied(channel, *code, out);
             }
+            Self::Expiring { expires } => {
+                out.extend_from_slice(br#"{"type":"expiring""#);
+                write_expires(Some(*expires), out);
+                out.push(b'}');
+            }
             Self::Shutdown { reconnect } => {
                 out.extend_from_slice(br#"{"type":"shutdown","#);
                 write_shutdown(*reconnect, out);
@@ -182,6 +198,12 @@ impl Reply<'_> {
                 write_denied(channel, *code, out);
                 "tidewire:denied"
             }
+            Self::Expiring { expires } => {
+                out.extend_from_slice(br#"{"expires":""#);
+                write_display(*expires, out);
+                out.extend_from_slice(b"\"}");
+                "tidewire:expiring"
+            }
             Self::Shutdown { reconnect } => {
                 start(out);
                 write_shutdown(*reconnect, out);
@@ -200,6 +222,11 @@ impl Welcomed<'_> {
         write_display(self.session, out);
         out.extend_from_slice(br#"","heartbeat":"#);
         write_number(self.heartbeat, out);
+        if let Some(user) = self.user {
+            out.extend_from_slice(br#","user":"#);
+            write_string(user, out);
+        }
+        write_expires(self.expires, out);
         out.extend_from_slice(br#","channels":["#);
         for (i, channel) in self.channels.iter().enumerate() {
             out.extend_from_slice(if i == 0 { b"{" } else { b",{" });
@@ -223,6 +250,7 @@ impl Acked<'_> {
             out.extend_from_slice(br#","duplicate":true"#);
         }
         write_recovered(self.recovered, out);
+        write_expires(self.expires, out);
         if let Some((channel, messages, next)) = self.page {
             out.push(b',');
             write_page(channel, messages, next, out);
@@ -325,6 +353,14 @@ fn write_recovered(recovered: Option<bool>, out: &mut Vec<u8>) {
     }
 }
 
+fn write_expires(expires: Option<Timestamp>, out: &mut Vec<u8>) {
+    if let Some(expires) = expires {
+        out.extend_from_slice(br#","expires":""#);
+        write_display(expires, out);
+        out.push(b'"');
+    }
+}
+
 fn write_channel(channel: &Channel, out: &mut Vec<u8>) {
     out.extend_from_slice(br#""channel":"#);
     write_string(channel.as_str(), out);
@@ -383,7 +419,26 @@ mod tests {
         let session = SessionId::from_bytes([0; 16]);
         let id = ClientFrame::parse_json(r#"{"type":"ping","id":"q\"1"}"#).unwrap().id;
         let channels = [WelcomeChannel { channel: channel.clone(), cursor: None, recovered: None }];
-        let welcome = Reply::Welcome(Welcomed { session, heartbeat: 25, channels: &channels });
+        let expires = Some(Timestamp::from_millis(0));
+        let welcomed = |user, expires| {
+            let channels = &channels;
+            Reply::Welcome(Welcomed { session, user, expires, heartbeat: 25, channels })
+        };
+        assert_eq!(
+            value(&welcomed(Some("alice"), expires)),
+            json!({"type": "welcome", "session": "AAAAAAAAAAAAAAAAAAAAAA", "heartbeat": 25,
+                   "user": "alice", "expires": "1970-01-01T00:00:00.000Z",
+                   "channels": [{"channel": "a\"b"}]})
+        );
+        assert_eq!(
+            value(&Reply::Ack { id: None, acked: Acked { expires, ..Acked::default() } }),
+            json!({"type": "ack", "expires": "1970-01-01T00:00:00.000Z"})
+        );
+        assert_eq!(
+            value(&Reply::Expiring { expires: Timestamp::from_millis(0) }),
+            json!({"type": "expiring", "expires": "1970-01-01T00:00:00.000Z"})
+        );
+        let welcome = welcomed(None, None);
         assert_eq!(
             value(&welcome),
             json!({"type": "welcome", "session": "AAAAAAAAAAAAAAAAAAAAAA", "heartbeat": 25,

@@ -4,18 +4,27 @@ use std::net::{IpAddr, SocketAddr};
 
 /// Where the node listens and three lines to try. `broker` is told as it is, so it must hold no
 /// password. Ends with a line break.
-pub(crate) fn banner(listen: SocketAddr, admin: SocketAddr, broker: &str) -> String {
+pub(crate) fn banner(listen: SocketAddr, admin: SocketAddr, broker: &str, open: bool) -> String {
     let base = format!("http://{}", reachable(listen));
     let admin = reachable(admin);
     let version = env!("CARGO_PKG_VERSION");
+    let (shell, header) = if open {
+        ("", "")
+    } else {
+        // The same secret is in the configuration or the environment of whoever may start a node.
+        (
+            "\x20 TOKEN=$(tidewire token --sub me --subscribe '*' --publish '*')\n",
+            "-H \"authorization: Bearer $TOKEN\" ",
+        )
+    };
     format!(
         "Tidewire {version} listens on http://{listen} \
          (admin: http://{admin}/metrics; broker: {broker})\n\
          \n\
          Try it, each in a shell of its own:\n\
          \n\
-         \x20 curl -N '{base}/v1/sse?channel=news'\n\
-         \x20 curl -d '{{\"event\":\"headline\",\"payload\":{{\"title\":\"hi\"}}}}' \
+         {shell}\x20 curl -N {header}'{base}/v1/sse?channel=news'\n\
+         \x20 curl {header}-d '{{\"event\":\"headline\",\"payload\":{{\"title\":\"hi\"}}}}' \
          -H 'content-type: application/json' {base}/v1/channels/news/messages\n\
          \n\
          or open {base}/ in a browser.\n"
@@ -42,7 +51,7 @@ mod tests {
     #[test]
     fn it_can_be_pasted_into_a_shell() {
         let text =
-            banner("0.0.0.0:8000".parse().unwrap(), "[::]:8001".parse().unwrap(), "embedded");
+            banner("0.0.0.0:8000".parse().unwrap(), "[::]:8001".parse().unwrap(), "embedded", true);
         assert!(text.starts_with("Tidewire "), "{text}");
         assert!(text.contains("listens on http://0.0.0.0:8000 "), "{text}");
         assert!(text.contains("  curl -N 'http://127.0.0.1:8000/v1/sse?channel=news'\n"), "{text}");

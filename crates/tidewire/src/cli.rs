@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Publish(Publish),
     /// Follows a channel of a running node; prints each message as one line of JSON
     Tail(Tail),
+    /// Makes a token, signed with `auth.jwt.secret` of the configuration, for trying things out
+    Token(Token),
     /// Reads the configuration as `serve` would; prints it, or what is wrong with it
     Check(Flags),
     /// Asks the admin address of a running node whether it is ready
@@ -51,6 +53,9 @@ pub(crate) struct Publish {
     /// Where the node listens
     #[arg(long, default_value = "http://127.0.0.1:8000", value_parser = base_url)]
     pub(crate) url: Url,
+    /// A token or an API key; @PATH reads it from a file, where process lists do not show it
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
 }
 
 #[derive(Args)]
@@ -60,6 +65,34 @@ pub(crate) struct Tail {
     /// Where the node listens
     #[arg(long, default_value = "http://127.0.0.1:8000", value_parser = base_url)]
     pub(crate) url: Url,
+    /// A token or an API key; @PATH reads it from a file, where process lists do not show it
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Token {
+    /// The user
+    #[arg(long, value_name = "USER")]
+    pub(crate) sub: String,
+    /// A channel, or a pattern as in 'room:*', that may be subscribed to; as often as needed
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) subscribe: Vec<String>,
+    /// A channel or pattern that may be published to; as often as needed
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) publish: Vec<String>,
+    /// A channel that streams are subscribed to at once; as often as needed
+    #[arg(long, value_name = "CHANNEL")]
+    pub(crate) channel: Vec<String>,
+    /// What others may know of the user, as JSON
+    #[arg(long, value_name = "JSON")]
+    pub(crate) info: Option<String>,
+    /// For how long the token is valid
+    #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+    pub(crate) ttl: std::time::Duration,
+    /// The configuration that holds the secret, read as `serve` would
+    #[arg(long, value_name = "PATH")]
+    pub(crate) config: Option<std::path::PathBuf>,
 }
 
 #[derive(Args)]

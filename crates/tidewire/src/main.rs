@@ -3,6 +3,7 @@
 //! It knows how a process starts and ends; what the commands do is in `commands` and `serve`.
 
 mod admin;
+mod auth;
 mod banner;
 mod cli;
 mod commands;
@@ -45,6 +46,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             runtime.block_on(serve::run(loaded.config))
         }
         Command::Check(flags) => commands::check::run(flags),
+        Command::Token(arguments) => commands::token::run(arguments),
         Command::Publish(arguments) => {
             client_runtime()?.block_on(commands::publish::run(arguments))
         }

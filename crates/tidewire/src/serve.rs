@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AfterRestart, Config, Endpoint};
-use crate::{admin, banner, open_files, pages, telemetry};
+use crate::{admin, auth, banner, open_files, pages, telemetry};
 
 /// How long requests to the admin listener may take at the end.
 const ADMIN_GRACE: Duration = Duration::from_secs(2);
@@ -40,7 +40,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     tokio::spawn(telemetry::upkeep(metrics.clone(), stop.clone()));
 
-    let settings = settings(&config, connections);
+    let settings = settings(&config, connections)?;
     let gateway = Gateway::start(listen, broker(&config)?, pages::router(), settings)?;
     let drain = Arc::new(Notify::new());
     let router = admin::router(metrics, Arc::new(gateway.readiness()), drain.clone());
@@ -50,7 +50,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         config.broker.url.as_ref().map_or_else(|| "embedded".to_owned(), ToString::to_string);
     tracing::info!(listen = %at, admin = %admin_at, broker, files, connections, "serving");
     // Nobody may be there to read it, which is no reason not to serve.
-    let _ = std::io::stdout().write_all(banner::banner(at, admin_at, &broker).as_bytes());
+    let _ = std::io::stdout()
+        .write_all(banner::banner(at, admin_at, &broker, config.auth.is_open()).as_bytes());
 
     until_told_to_stop(&gateway, &mut signals, &drain).await;
     gateway.stop().await;
@@ -126,13 +127,16 @@ fn broker(config: &Config) -> anyhow::Result<Arc<dyn Broker>> {
     Ok(Arc::new(RedisBroker::new(settings).context("broker")?))
 }
 
-fn settings(config: &Config, connections: usize) -> Settings {
+fn settings(config: &Config, connections: usize) -> anyhow::Result<Settings> {
     let Config { limits, heartbeat, .. } = config;
     let origins = Origins {
         allowed: config.auth.allowed_origins.iter().map(|one| one.as_str().to_owned()).collect(),
-        loopback: config.listen.is_loopback(),
+        // Who must log in is not let in by where a page is from.
+        loopback: config.listen.is_loopback() && config.auth.is_open(),
     };
-    Settings {
+    let namespaces = Arc::new(config.namespace_rules());
+    let decides = auth::build(config, &namespaces)?;
+    Ok(Settings {
         lanes: config.lane_count(),
         connections,
         handshakes: limits.handshakes,
@@ -149,9 +153,13 @@ fn settings(config: &Config, connections: usize) -> Settings {
         linger: config.broker.linger,
         drain: config.drain.time,
         origins,
-        namespaces: Arc::new(config.namespace_rules()),
+        namespaces,
+        authenticator: decides.authenticator,
+        policy: Some(decides.policy),
+        jwks: decides.jwks,
+        login_timeout: config.auth.login_timeout,
         ..Settings::default()
-    }
+    })
 }
 
 async fn bind(key: &str, endpoint: &Endpoint) -> anyhow::Result<TcpListener> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use http::Uri;
@@ -12,12 +13,18 @@ use super::Problem;
 use super::publish::json_response;
 use super::uri::Query;
 use crate::app::App;
+use crate::auth::Caller;
 
 const DEFAULT_LIMIT: usize = 1_000;
 const MAX_LIMIT: usize = 1_000;
 
 /// `GET /v1/channels?prefix=&after=&limit=`: those with subscribers on this node, by name.
-pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    app.auth.may_control(&caller.identity)?;
     let query = Query::of(&uri)?;
     let limit = match query.get("limit") {
         None => DEFAULT_LIMIT,

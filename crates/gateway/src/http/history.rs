@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::Uri;
@@ -11,16 +12,21 @@ use tidewire_protocol::{Code, Page, write_page};
 use super::Problem;
 use super::uri::{Query, channel_of};
 use crate::app::App;
+use crate::auth::Caller;
 
 /// `GET /v1/channels/{channel}/messages?since=&before=&limit=`
-pub(crate) async fn page(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {
+pub(crate) async fn page(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+) -> Result<Response, Problem> {
     let channel = channel_of(&uri)?;
     let query = Query::of(&uri)?;
     let limit = Page::limit(query.get("limit"));
     let limit = limit.map_err(|detail| Problem::new(Code::BadRequest, detail))?;
     let place = |name| query.get(name).map(Into::into);
     let page = Page { since: place("since"), before: place("before"), limit };
-    let part = app.history(&channel, &page)?.await?;
+    let part = app.history(&caller.identity, &channel, &page)?.await?;
     let mut body = b"{".to_vec();
     write_page(&channel, &part.messages, part.next, &mut body);
     body.push(b'}');

@@ -6,6 +6,7 @@
 
 mod body;
 mod channels;
+mod credentials;
 mod guard;
 mod history;
 mod poll;
@@ -31,6 +32,7 @@ pub(crate) fn router(app: &Arc<App>, pages: Router) -> Router {
         .route("/v1/poll", get(poll::poll))
         .route("/v1/channels/{channel}/messages", post(publish::one).get(history::page))
         .route("/v1/messages", post(publish::many))
+        .route_layer(axum::middleware::from_fn_with_state(app.clone(), credentials::credentials))
         .with_state(app.clone())
         .merge(pages)
         .fallback(problem::not_found)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -14,6 +15,7 @@ use tidewire_protocol::{Channel, Code, StreamToken};
 use super::Problem;
 use super::uri::Query;
 use crate::app::App;
+use crate::auth::Caller;
 use crate::history::parse;
 use crate::takeover::Takeover;
 
@@ -25,6 +27,7 @@ const MAX_CHANNELS: usize = 32;
 /// `GET /v1/poll?channel=&cursor=&wait=`
 pub(crate) async fn poll(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
     let query = Query::of(request.uri())?;
@@ -34,10 +37,15 @@ pub(crate) async fn poll(
         let detail = "name at least one channel: /v1/poll?channel=room:42";
         return Err(Problem::new(Code::BadRequest, detail));
     }
+    // An answer has no place for a refusal beside messages, so one is the whole answer.
     for (channel, _) in &named {
+        app.auth.policy.may_subscribe(&caller.identity, channel)?;
         app.check_stored(channel)?;
     }
     let (channels, places) = places(&app, &query, named)?;
+    for (channel, start) in &channels {
+        app.may_start(&caller.identity, channel, *start)?;
+    }
     // Who has no place yet asks for one.
     let wait = if places.is_some() { wait } else { Duration::ZERO };
     let mut response = Response::new(Body::empty());
@@ -46,7 +54,8 @@ pub(crate) async fn poll(
     head.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if request.method() == Method::GET {
         let places = places.unwrap_or_default();
-        let takeover = Takeover { form: Form::Json, channels, places, wait };
+        let takeover =
+            Takeover { form: Form::Json, caller, channels, denied: Vec::new(), places, wait };
         response.extensions_mut().insert(takeover);
     }
     Ok(response)

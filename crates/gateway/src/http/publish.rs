@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName};
 use serde_json::{Value, json};
+use tidewire_auth::Identity;
 use tidewire_protocol::{
     BatchItem, Channel, Code, Event, MessageId, Payload, Publication, batch, request,
 };
@@ -17,6 +19,7 @@ use super::Problem;
 use super::body::{Kind, read};
 use super::uri::{Query, channel_of};
 use crate::app::App;
+use crate::auth::Caller;
 use crate::publish::{Done, Publishing};
 
 /// The largest batch, in bytes.
@@ -27,16 +30,19 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// `POST /v1/channels/{channel}/messages`
 pub(crate) async fn one(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let channel = channel_of(&parts.uri)?;
+    // Before the body is read: who may not publish here sends for nothing.
+    app.auth.policy.may_publish(&caller.identity, &channel)?;
     let kind = Kind::of(&parts.headers)?;
     let settings = &app.settings;
     let query = Query::of(&parts.uri)?;
     let body = read(&parts.headers, body, settings.message_bytes, settings.body_timeout).await?;
     let publication = publication(kind, &query, &parts.headers, &body)?;
-    let mut publishing = app.publish(channel, publication, None);
+    let mut publishing = app.publish(&caller.identity, channel, publication, None)?;
     match publishing.done(&app).await {
         Ok(done) => Ok(json_response(&acknowledged(&publishing, done))),
         Err(error) => Err(Problem::of_publish(&error, publishing.message_id)),
@@ -79,6 +85,7 @@ fn publication(
 /// `POST /v1/messages`
 pub(crate) async fn many(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -90,7 +97,8 @@ pub(crate) async fn many(
     }
     let body = read(&headers, body, MAX_BATCH_BYTES, app.settings.body_timeout).await?;
     // All are on their way before the first answer is awaited: one round trip, in order.
-    let begun: Vec<_> = batch(&body)?.into_iter().flat_map(|item| begin(&app, item)).collect();
+    let who = &caller.identity;
+    let begun: Vec<_> = batch(&body)?.into_iter().flat_map(|item| begin(&app, who, item)).collect();
     let mut results = Vec::with_capacity(begun.len());
     for begun in begun {
         results.push(begun.result(&app).await);
@@ -137,7 +145,7 @@ impl Begun {
     }
 }
 
-fn begin(app: &App, (channels, publication): BatchItem) -> Vec<Begun> {
+fn begin(app: &App, who: &Identity, (channels, publication): BatchItem) -> Vec<Begun> {
     let most = app.settings.message_bytes;
     let publication = match publication {
         Ok(publication) if publication.payload.len() > most => {
@@ -156,10 +164,10 @@ fn begin(app: &App, (channels, publication): BatchItem) -> Vec<Begun> {
         }
         Ok(publication) => {
             let begin = |name: &String| match Channel::new(name) {
-                Ok(channel) => {
-                    let publishing = app.publish(channel.clone(), publication.clone(), None);
-                    Begun::Publishing(channel, publishing)
-                }
+                Ok(channel) => match app.publish(who, channel.clone(), publication.clone(), None) {
+                    Ok(publishing) => Begun::Publishing(channel, publishing),
+                    Err(e) => Begun::refused(app, Some(name), e.code, &e.message),
+                },
                 Err(e) => Begun::refused(app, Some(name), Code::BadChannel, &e.to_string()),
             };
             channels.iter().map(begin).collect()

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -17,8 +18,10 @@ use tidewire_protocol::{Channel, Code, Cursor, Rewind, StreamToken};
 use tidewire_websocket as websocket;
 
 use super::Problem;
+use super::credentials::{Sorted, sort};
 use super::uri::Query;
 use crate::app::App;
+use crate::auth::Caller;
 use crate::metrics::Refusal;
 use crate::session::retry_millis;
 use crate::takeover::Takeover;
@@ -30,21 +33,23 @@ const JSON_SUBPROTOCOL: &str = "tidewire.json";
 /// `GET /v1/ws`
 pub(crate) async fn websocket(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let upgraded = upgrade(&app, &request);
+    let upgraded = upgrade(&app, &request, caller);
     if upgraded.as_ref().is_err_and(|problem| problem.code() != Code::Unavailable) {
         app.metrics.refused(Refusal::Handshake);
     }
     upgraded
 }
 
-fn upgrade(app: &App, request: &Request) -> Result<Response, Problem> {
+fn upgrade(app: &App, request: &Request, caller: Caller) -> Result<Response, Problem> {
     let headers = request.headers();
     let accept = handshake(request)?;
     let subprotocol = subprotocol(headers)?;
     let query = Query::of(request.uri())?;
-    let channels = starts(app, &query, query.channels(app.settings.subscriptions_per_session)?)?;
+    let named = starts(app, &query, query.channels(app.settings.subscriptions_per_session)?)?;
+    let (channels, denied) = admit(app, &caller, named)?;
     if app.is_draining() {
         app.metrics.refused(Refusal::Draining);
         return Err(Problem::new(Code::Unavailable, "this node is stopping; try another")
@@ -60,12 +65,31 @@ fn upgrade(app: &App, request: &Request) -> Result<Response, Problem> {
     }
     let takeover = Takeover {
         form: Form::WebSocketJson,
+        caller,
         channels,
+        denied,
         places: StreamToken::default(),
         wait: Duration::ZERO,
     };
     response.extensions_mut().insert(takeover);
     Ok(response)
+}
+
+/// The channels of a WebSocket's address that its caller may have, with the caller's own. Those of
+/// a caller who is still to log in are sorted then.
+fn admit(
+    app: &App,
+    caller: &Caller,
+    mut channels: Vec<(Channel, Start)>,
+) -> Result<Sorted, Problem> {
+    if caller.must_log_in {
+        return Ok((channels, Vec::new()));
+    }
+    let named: Vec<_> = channels.iter().map(|(channel, _)| channel).collect();
+    let room = app.settings.subscriptions_per_session.saturating_sub(named.len());
+    let own = app.auth.own_channels(&caller.identity, &named);
+    channels.extend(own.into_iter().take(room).map(|channel| (channel, Start::Present)));
+    sort(app, &caller.identity, channels)
 }
 
 /// Checks the opening handshake (RFC 6455, section 4.2.1); gives the value of
@@ -115,11 +139,17 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 /// `GET /v1/sse`
 pub(crate) async fn sse(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
     let query = Query::of(request.uri())?;
-    let channels = query.channels(MAX_SSE_CHANNELS.min(app.settings.subscriptions_per_session))?;
-    if channels.is_empty() {
+    let most = MAX_SSE_CHANNELS.min(app.settings.subscriptions_per_session);
+    let channels = query.channels(most)?;
+    let named: Vec<_> = channels.iter().map(|(channel, _)| channel).collect();
+    let room = most.saturating_sub(named.len());
+    let mut own = app.auth.own_channels(&caller.identity, &named);
+    own.truncate(room);
+    if channels.is_empty() && own.is_empty() {
         let detail = "name at least one channel: /v1/sse?channel=news";
         return Err(Problem::new(Code::BadRequest, detail));
     }
@@ -131,7 +161,8 @@ pub(crate) async fn sse(
             return Err(Problem::new(Code::BadRequest, "give either 'envelope' or 'text'"));
         }
     };
-    let (channels, places) = resumed(&app, &query, request.headers(), channels)?;
+    let (channels, places) = resumed(&app, &query, request.headers(), channels, own)?;
+    let (channels, denied) = sort(&app, &caller.identity, channels)?;
     let is_stored = |channel: &Channel| app.settings.namespaces.of(channel).is_stored();
     let form = match &channels[..] {
         [(only, _)] if is_stored(only) => Form::SseWithId(style),
@@ -139,26 +170,35 @@ pub(crate) async fn sse(
     };
     // To an EventSource an error status is the end for ever; a stream that ends makes it come
     // back, through the proxy to another node.
-    let leaving = app.is_draining();
-    let body = if leaving {
+    if app.is_draining() {
         app.metrics.refused(Refusal::Draining);
-        Body::from(format!("retry: {}\n\n", retry_millis()))
-    } else {
-        Body::empty()
-    };
+        return Ok(come_back(request.version()));
+    }
+    let mut response = event_stream(Body::empty());
+    if request.method() == Method::GET {
+        let wait = Duration::ZERO;
+        let takeover = Takeover { form, caller, channels, denied, places, wait };
+        response.extensions_mut().insert(takeover);
+    }
+    Ok(response)
+}
+
+/// An event stream that ends at once, for what will pass: its client comes back.
+pub(super) fn come_back(version: Version) -> Response {
+    let mut response = event_stream(Body::from(format!("retry: {}\n\n", retry_millis())));
+    if version < Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn event_stream(body: Body) -> Response {
     let mut response = Response::new(body);
     let head = response.headers_mut();
     head.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     head.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     head.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    if leaving && request.version() < Version::HTTP_2 {
-        head.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    if request.method() == Method::GET && !leaving {
-        let wait = Duration::ZERO;
-        response.extensions_mut().insert(Takeover { form, channels, places, wait });
-    }
-    Ok(response)
+    response
 }
 
 /// Where each channel of an address begins, by its `cursor` or the address's `rewind`.
@@ -184,17 +224,19 @@ enum Held {
 }
 
 /// Where each channel of an event stream begins: by the last id that its client had, else by its
-/// address. The id may also be one channel's cursor. In the header, which a browser sends by
+/// address; `own` are those that its caller's token names. The id may also be one channel's cursor. In the header, which a browser sends by
 /// itself and for ever, one that cannot be read is a gap on each channel and no error.
 pub(super) fn resumed(
     app: &App,
     query: &Query<'_>,
     headers: &HeaderMap,
     channels: Vec<(Channel, Option<&str>)>,
+    own: Vec<Channel>,
 ) -> Result<(Vec<(Channel, Start)>, StreamToken), Problem> {
     let stored: Vec<_> = channels
         .iter()
         .map(|(channel, _)| channel)
+        .chain(&own)
         .filter(|channel| app.settings.namespaces.of(channel).is_stored())
         .collect();
     let read = |text: &str| match (StreamToken::parse(text), &stored[..]) {
@@ -213,14 +255,17 @@ pub(super) fn resumed(
         (None, None) => None,
     };
     let Some(held) = held else {
-        return Ok((starts(app, query, channels)?, StreamToken::default()));
+        let mut starts = starts(app, query, channels)?;
+        starts.extend(own.into_iter().map(|channel| (channel, Start::Present)));
+        return Ok((starts, StreamToken::default()));
     };
     let start = |channel: &Channel| match &held {
         _ if !stored.contains(&channel) => Start::Present,
         Held::Token(token) => token.get(channel).map_or(Start::Present, Start::After),
         Held::Lost => Start::Lost,
     };
-    let starts = channels.iter().map(|(channel, _)| (channel.clone(), start(channel))).collect();
+    let all = channels.iter().map(|(channel, _)| channel).chain(&own);
+    let starts = all.map(|channel| (channel.clone(), start(channel))).collect();
     let places = match held {
         Held::Token(token) => token,
         Held::Lost => StreamToken::default(),

@@ -5,6 +5,8 @@
 //! is how a reply is written and what the client may say.
 
 mod closing;
+mod deadline;
+mod login;
 mod poll;
 mod request;
 mod sse;
@@ -29,6 +31,7 @@ use crate::app::App;
 use crate::metrics::Reason;
 use crate::takeover::Takeover;
 pub(crate) use closing::End;
+use login::Login;
 pub(crate) use poll::Polled;
 pub(crate) use sse::SessionBody;
 
@@ -68,6 +71,7 @@ pub(crate) struct Session {
     behind: RefCell<Vec<(Channel, Cursor)>>,
     /// What a poll is told besides messages.
     gaps: RefCell<Vec<(Channel, Gap)>>,
+    login: Login,
 }
 
 /// A subscription and what it waits for.
@@ -96,7 +100,8 @@ impl Session {
         sink: Sink,
         takeover: Takeover,
     ) -> Rc<Self> {
-        let Takeover { form, channels, places, wait: _ } = takeover;
+        let Takeover { form, caller, channels, denied, places, wait: _ } = takeover;
+        let (login, channels) = Login::new(caller, channels);
         let session = Rc::new(Self {
             id: SessionId::random(),
             form,
@@ -106,8 +111,9 @@ impl Session {
             outbox: Outbox::new(sink, form, app.settings.outbox, true),
             // Of the right size at once: a vector that grows begins with room for four.
             held: RefCell::new(Vec::with_capacity(channels.len())),
-            undecided: Cell::new(channels.len() as u16),
-            denied: RefCell::default(),
+            // A login that is to come is one more thing to be decided.
+            undecided: Cell::new(channels.len() as u16 + u16::from(login.is_pending())),
+            denied: RefCell::new(denied),
             end: Cell::new(None),
             in_flight: Cell::new(0),
             unanswered: Cell::new(false),
@@ -118,6 +124,7 @@ impl Session {
             places: RefCell::new(places),
             behind: RefCell::default(),
             gaps: RefCell::default(),
+            login,
         });
         session.slot.set(Some(lane.attach(session.clone())));
         app.metrics.opened(form.transport());
@@ -125,9 +132,10 @@ impl Session {
         for (channel, start) in &channels {
             session.subscribe(channel, *start, State::Undecided);
         }
-        if channels.is_empty() {
+        if channels.is_empty() && !session.login.is_pending() {
             session.welcome();
         }
+        session.watch_login();
         if app.is_draining() {
             // It came while the node's sessions were told: too late to be told with them.
             tidewire_hub::Session::shutdown(&*session, Duration::ZERO);
@@ -184,8 +192,14 @@ impl Session {
                     .for_each(|(channel, gap)| self.tell_gap(&channel, Some(gap)));
             }
         };
-        let welcomed =
-            Welcomed { session: self.id, heartbeat: heartbeat.as_secs(), channels: &channels };
+        let identity = self.login.identity();
+        let welcomed = Welcomed {
+            session: self.id,
+            user: identity.user(),
+            expires: crate::auth::expires(&identity),
+            heartbeat: heartbeat.as_secs(),
+            channels: &channels,
+        };
         // Without an id, a client that held one nobody can read keeps it, and is told again.
         let mut first = if has_id { self.id_line() } else { Vec::new() };
         first.extend_from_slice(&self.encode(&Reply::Welcome(welcomed)));
@@ -254,6 +268,7 @@ impl Session {
 
     /// Gives back everything that the lane and the hub hold of it. Called once, at its end.
     fn leave(&self, reason: Reason) {
+        self.login.forget();
         for held in self.held.take() {
             self.lane.unsubscribe(&held.subscription);
         }
@@ -315,8 +330,11 @@ impl tidewire_hub::Session for Session {
                 self.decided();
             }
             State::Asked(id) => {
-                let message = "the broker has not confirmed the subscription; try again";
-                self.reply(&Reply::Error { id: id.as_ref(), code, message, retry: Some(1_000) });
+                let (message, retry) = match code {
+                    Code::Forbidden | Code::Unauthorized => ("not granted any more", None),
+                    _ => ("the broker has not confirmed the subscription; try again", Some(1_000)),
+                };
+                self.reply(&Reply::Error { id: id.as_ref(), code, message, retry });
             }
             State::Confirmed(..) | State::Active => {
                 self.reply(&Reply::Unsubscribed { channel, code });

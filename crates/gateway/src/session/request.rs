@@ -16,7 +16,12 @@ impl Session {
     /// Acts on one text message.
     pub(super) fn handle(self: &Rc<Self>, text: &str) {
         match ClientFrame::parse_json(text) {
+            Ok(ClientFrame { id, request }) if self.login.is_pending() => match request {
+                Request::Auth { token } => self.auth(id, token),
+                _ => self.must_log_in(id.as_ref()),
+            },
             Ok(ClientFrame { id, request }) => match request {
+                Request::Auth { token } => self.auth(id, token),
                 Request::Subscribe { channel, cursor, rewind } => {
                     self.subscribe_to(id, &channel, cursor.as_deref(), rewind);
                 }
@@ -32,7 +37,7 @@ impl Session {
     }
 
     /// Answers with an error that the client made, and counts it.
-    fn refuse(&self, id: Option<&FrameId>, code: Code, message: &str) {
+    pub(super) fn refuse(&self, id: Option<&FrameId>, code: Code, message: &str) {
         self.app.metrics.error(code);
         self.reply(&Reply::Error { id, code, message, retry: None });
         let now = self.app.seconds();
@@ -57,6 +62,9 @@ impl Session {
             Ok(start) => start,
             Err(error) => return self.refuse(id.as_ref(), error.code, &error.message),
         };
+        if let Err(denied) = self.app.may_start(&self.login.identity(), channel, start) {
+            return self.refuse(id.as_ref(), denied.code, &denied.message);
+        }
         let held = self.held.borrow();
         let most = self.app.settings.subscriptions_per_session;
         if held.iter().any(|held| held.subscription.channel == *channel) {
@@ -105,7 +113,11 @@ impl Session {
         echo: bool,
     ) {
         publication.exclude = (!echo).then_some(self.id);
-        let mut publishing = self.app.publish(channel, publication, Some(self.id));
+        let who = self.login.identity();
+        let mut publishing = match self.app.publish(&who, channel, publication, Some(self.id)) {
+            Ok(publishing) => publishing,
+            Err(denied) => return self.refuse(id.as_ref(), denied.code, &denied.message),
+        };
         // The embedded broker answers at once, and no task is needed.
         match publishing.poll(&self.app, &mut Context::from_waker(Waker::noop())) {
             Poll::Ready(outcome) => {
@@ -116,7 +128,7 @@ impl Session {
     }
 
     fn history(self: &Rc<Self>, id: Option<FrameId>, channel: Channel, page: &Page) {
-        let reading = match self.app.history(&channel, page) {
+        let reading = match self.app.history(&self.login.identity(), &channel, page) {
             Ok(reading) => reading,
             Err(error) => return self.refuse(id.as_ref(), error.code, &error.message),
         };

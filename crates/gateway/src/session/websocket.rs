@@ -122,7 +122,8 @@ impl Session {
     }
 
     fn publishes_too_much(&self) -> bool {
-        usize::from(self.in_flight.get()) >= self.app.settings.publishes_in_flight
+        self.login.is_busy()
+            || usize::from(self.in_flight.get()) >= self.app.settings.publishes_in_flight
     }
 
     fn act(self: &Rc<Self>, event: Event<'_>) {

@@ -5,11 +5,13 @@ pub(crate) mod check;
 pub(crate) mod health;
 pub(crate) mod publish;
 pub(crate) mod tail;
+pub(crate) mod token;
 
 use std::io::{self, Write};
 use std::time::Duration;
 
 use anyhow::Context;
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Client, ClientBuilder, Response, Url};
 
 /// A mistake of the caller: exit code 2.
@@ -26,6 +28,19 @@ fn client(url: &Url) -> ClientBuilder {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let loopback = host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
     if loopback || host == "localhost" { builder.no_proxy() } else { builder }
+}
+
+/// Has every request carry the credential that `--token` names: itself, or `@` and its file.
+fn with_token(builder: ClientBuilder, token: Option<&str>) -> anyhow::Result<ClientBuilder> {
+    let Some(token) = token else { return Ok(builder) };
+    let read = match token.strip_prefix('@') {
+        Some(path) => std::fs::read_to_string(path).with_context(|| format!("--token @{path}"))?,
+        None => token.to_owned(),
+    };
+    let mut value = HeaderValue::try_from(format!("Bearer {}", read.trim()))
+        .map_err(|_| Usage("--token must be visible ASCII".to_owned()))?;
+    value.set_sensitive(true);
+    Ok(builder.default_headers([(AUTHORIZATION, value)].into_iter().collect()))
 }
 
 /// The URL of a path below a base, each segment percent-encoded (a channel may hold `/`).

@@ -19,7 +19,9 @@ pub(crate) async fn run(arguments: Publish) -> anyhow::Result<()> {
     super::check_channel(&arguments.channel)?;
     let url = super::below(&arguments.url, &["v1", "channels", &arguments.channel, "messages"])?;
     let body = body(&arguments)?;
-    let client = super::client(&url).timeout(TIMEOUT).build()?;
+    let client =
+        super::with_token(super::client(&url).timeout(TIMEOUT), arguments.token.as_deref())?
+            .build()?;
     let asked = |error| super::no_answer(&arguments.url, error);
     let request = client.post(url).header(CONTENT_TYPE, "application/json").body(body);
     let response = request.send().await.map_err(asked)?;

@@ -24,7 +24,7 @@ pub(crate) async fn run(arguments: Tail) -> anyhow::Result<()> {
     super::check_channel(&arguments.channel)?;
     let mut url = super::below(&arguments.url, &["v1", "sse"])?;
     url.query_pairs_mut().append_pair("channel", &arguments.channel).append_pair("envelope", "1");
-    let client = super::client(&url).build()?;
+    let client = super::with_token(super::client(&url), arguments.token.as_deref())?.build()?;
     let mut tail =
         Tailing { client, url, parser: Parser::default(), fruitless: 0, silence: SILENCE };
     loop {

@@ -7,6 +7,7 @@
 //! The commands call [`load`]; nothing here opens a socket or looks at the process's environment
 //! but [`Sources::of_process`].
 
+mod credentials;
 mod dump;
 mod error;
 mod model;
@@ -24,6 +25,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+pub(crate) use credentials::{OneLine, read_api_keys_file};
 pub(crate) use error::ConfigError;
 pub(crate) use model::{Config, Log};
 pub(crate) use origin::Origin;

@@ -40,11 +40,16 @@ admin_open = true
 url = "redis://redis:6379"
 
 [auth]
-mode = "open"
 allowed_origins = ["https://app.example"]
+api_keys = [{ name = "shop", key = "the output of openssl rand -hex 32" }]
+personal_namespace = "user"
 
-[namespaces.orders]
-log = true
+[auth.jwt]
+secret = "the output of another openssl rand -hex 32"
+
+[namespaces.news]
+subscribe = "user"
+publish = "nobody"
 ```
 "#;
 

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use tidewire_protocol::WhenSlow;
 
+use super::credentials::NamespaceName;
 use super::error::{ConfigError, Problem};
 use super::model::Config;
 use super::origin::Origin;
 use super::setting::{show_size, show_time};
+use super::values::AuthMode;
 use super::walk::Path;
 
 /// Finds every contradiction.
@@ -29,12 +31,27 @@ impl Rules<'_> {
     fn exposure(&mut self, config: &Config) {
         let (listen, admin) = (&config.listen, &config.admin);
         self.forbid(
-            !listen.is_loopback() && config.auth.mode.is_none(),
+            !listen.is_loopback() && config.auth.mode.is_none() && !config.auth.has_credentials(),
             "listen",
             listen.to_string(),
-            "without auth.mode everyone who can connect may do everything, so it must be a \
-            loopback address; if that is what you want, write mode = \"open\" under [auth] \
+            "without auth.mode and without credentials under [auth] everyone who can connect may \
+            do everything, so it must be a loopback address; give auth.jwt.secret, another key or \
+            auth.api_keys, or if that is what you want, write mode = \"open\" under [auth] \
             (TIDEWIRE_AUTH__MODE=open)",
+        );
+        self.forbid(
+            config.auth.mode == Some(AuthMode::Required) && !config.auth.has_credentials(),
+            "auth.mode",
+            "\"required\"".to_owned(),
+            "nobody could log in: give auth.jwt.secret, auth.jwt.public_key_file, \
+            auth.jwt.jwks_url, auth.api_keys or auth.api_keys_file",
+        );
+        let personal = config.auth.personal_namespace.as_ref().map(NamespaceName::as_str);
+        self.forbid(
+            personal == Some("default"),
+            "auth.personal_namespace",
+            "\"default\"".to_owned(),
+            "must be a namespace of its own: the rules of 'default' are those of all others",
         );
         self.forbid(
             !admin.is_loopback() && !config.admin_open,

@@ -17,12 +17,14 @@ pub(super) enum Given {
     Bool(bool),
     /// An array of the file.
     List(Vec<Given>),
-    /// Something of the file that no key wants: a float, a date, an inline table in an array.
+    /// A table within an array of the file, as it was written.
+    Table(Vec<(String, Given)>),
+    /// Something of the file that no key wants: a float, a date.
     Other,
 }
 
 impl Given {
-    fn text(&self) -> Option<&str> {
+    pub(super) fn text(&self) -> Option<&str> {
         match self {
             Self::Raw(text) | Self::Text(text) => Some(text),
             _ => None,
@@ -46,7 +48,7 @@ impl Given {
     }
 
     /// The items: an array of strings, or text with commas.
-    fn texts(&self) -> Option<Vec<String>> {
+    pub(super) fn texts(&self) -> Option<Vec<String>> {
         match self {
             Self::Raw(text) => {
                 let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());

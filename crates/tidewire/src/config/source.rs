@@ -207,12 +207,15 @@ impl File<'_> {
     }
 }
 
-fn given(value: &Spanned<DeValue<'_>>) -> Given {
+pub(super) fn given(value: &Spanned<DeValue<'_>>) -> Given {
     match value.get_ref() {
         DeValue::String(text) => Given::Text(text.clone().into_owned()),
         DeValue::Integer(n) => Given::Integer(i64::from_str_radix(n.as_str(), n.radix()).ok()),
         DeValue::Boolean(b) => Given::Bool(*b),
         DeValue::Array(items) => Given::List(items.iter().map(given).collect()),
+        DeValue::Table(table) => Given::Table(
+            table.iter().map(|(name, value)| (name.get_ref().to_string(), given(value))).collect(),
+        ),
         _ => Given::Other,
     }
 }

@@ -87,7 +87,23 @@ fn what_is_wrong_is_told_with_key_value_bounds_and_place() {
             "broker.url = \"rediss://h:6379\"",
             "broker.url: TLS to Redis (rediss://) is not available yet",
         ),
-        ("auth.mode = \"jwt\"", "auth.mode = \"jwt\": must be \"open\", the only mode"),
+        ("auth.mode = \"jwt\"", "auth.mode = \"jwt\": must be \"open\" or \"required\""),
+        ("auth.api_keys = [{ key = \"hunter2\" }]", "auth.api_keys: each key must have a 'name'"),
+        ("auth.api_keys = [{ name = \"a\" }]", "the key \"a\": give either 'key' or 'sha256'"),
+        ("auth.api_keys = [{ name = \"a\", sha256 = \"x\" }]", "64 hex digits"),
+        ("auth.api_keys = [{ name = \"a\", key = \"k\", kez = 1 }]", "no member \"kez\""),
+        ("auth.api_keys = [{ name = \"a\", key = \"k\", verbs = [\"x\"] }]", "'verbs' may hold"),
+        ("auth.api_keys = [\"a\"]", "each key must be a table"),
+        ("auth.api_keys = 7", "auth.api_keys: must be `[{ name"),
+        ("auth.personal_namespace = \"a:b\"", "what stands before the ':'"),
+        ("auth.jwt.secret = 7", "auth.jwt.secret: must be a string, or a list of strings"),
+        ("auth.jwt.secret = []", "must be a string, or a list"),
+        ("auth.jwt.secret_algorithm = \"none\"", "must be \"HS256\", \"HS384\" or \"HS512\""),
+        ("auth.jwt.jwks_url = \"http://id.example/keys\"", "must be https"),
+        ("auth.jwt.jwks_url = \"https://u:p@id.example/keys\"", "without a user"),
+        ("auth.jwt.leeway = \"1h\"", "must be a time from 0s to 5m"),
+        ("namespaces.room.subscribe = \"all\"", "must be \"anyone\", \"user\""),
+        ("namespaces.room.events = [\"tidewire:x\"]", "the gateway's own"),
         ("auth.allowed_origins = \"https://a.example\"", "must be a list of strings"),
         ("auth.allowed_origins = [1]", "must be a list of strings"),
         ("auth.allowed_origins = [\"*\"]", "wildcards are not possible"),
@@ -157,9 +173,14 @@ fn what_no_key_is_for_is_refused_with_a_guess() {
 #[test]
 fn contradictions_are_told_with_both_sides() {
     let cases = [
-        ("listen = \"0.0.0.0:8000\"", "listen = 0.0.0.0:8000: without auth.mode everyone"),
+        (
+            "listen = \"0.0.0.0:8000\"",
+            "listen = 0.0.0.0:8000: without auth.mode and without credentials",
+        ),
         ("listen = \"0.0.0.0:8000\"\n[auth]\nallowed_origins = []", "without auth.mode"),
         ("listen = \"gateway:8000\"", "must be a loopback address"),
+        ("[auth]\nmode = \"required\"", "auth.mode = \"required\": nobody could log in"),
+        ("[auth]\npersonal_namespace = \"default\"", "must be a namespace of its own"),
         ("admin = \"[::]:8001\"", "admin = [::]:8001: metrics and health are not for the public"),
         ("admin = \"127.0.0.1:8000\"", "must be another address than listen"),
         (
@@ -232,6 +253,9 @@ fn what_is_good_is_taken() {
     assert!(rules.rules(1).may_drop() && !rules.rules(2).may_drop());
 
     assert!(of_file("listen = \"0.0.0.0:80\"\nauth.mode = \"open\"").is_ok());
+    assert!(of_file("listen = \"0.0.0.0:80\"\nauth.jwt.secret = \"s\"").is_ok());
+    assert!(of_file("listen = \"0.0.0.0:80\"\nauth.api_keys_file = \"keys.toml\"").is_ok());
+    assert!(of_file("auth.jwt.jwks_url = \"http://keycloak:8080/certs\"").is_ok());
     assert!(of_file("admin = \"gateway:8001\"\nadmin_open = true").is_ok());
     assert!(of_file("listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"").is_ok());
     assert!(of_file("listen = \"[::ffff:127.0.0.1]:1\"").is_ok());
@@ -247,6 +271,12 @@ fn variables_are_read_by_the_types_of_their_keys() {
         ("TIDEWIRE_LIMITS__OUTBOX_BYTES", "64KiB"),
         ("TIDEWIRE_NAMESPACES__ROOM__LOG", "true"),
         ("TIDEWIRE_NAMESPACES__A__B__HISTORY_SIZE", "0"),
+        (
+            "TIDEWIRE_AUTH__API_KEYS",
+            "shop=a-key, etl=sha256:\
+            2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824",
+        ),
+        ("TIDEWIRE_AUTH__JWT__SECRET", "with, a comma"),
         ("TIDEWIRE_DRAIN__TIME", ""),
         ("tidewire_listen", "ignored: another name"),
         ("PATH", "/bin"),
@@ -255,6 +285,8 @@ fn variables_are_read_by_the_types_of_their_keys() {
     assert!(config.admin_open);
     assert_eq!(config.broker.links, 4);
     assert_eq!(config.auth.allowed_origins.len(), 2);
+    let names: Vec<_> = config.auth.api_keys.iter().map(|key| key.name.as_str()).collect();
+    assert_eq!((names, config.auth.jwt.secret.len()), (vec!["shop", "etl"], 1));
     assert_eq!((config.limits.frame_bytes, config.limits.outbox_bytes), (4096, 65_536));
     assert_eq!(config.namespaces.keys().collect::<Vec<_>>(), ["a__b", "room"]);
     assert_eq!(config.drain.time, Duration::from_secs(15));
@@ -355,7 +387,17 @@ fn secrets_never_show() {
         load_from("broker.url = \"redis://:hunter2@h:6379\"", &[], Flags::default()).unwrap();
     let dump = loaded.to_toml();
     assert!(dump.contains("url = \"redis://:REDACTED@h:6379\""), "{dump}");
-    let shown = [dump, format!("{loaded:?}"), format!("{:?}", loaded.config)];
+    let keys = "auth.api_keys = [{ name = \"shop\", key = \"hunter2\", verbs = [\"publish\"] }]\n\
+        auth.jwt.secret = [\"hunter2\", \"hunter2\"]";
+    let auth = load_from(keys, &[], Flags::default()).unwrap();
+    let redacted = auth.to_toml();
+    assert!(
+        redacted.contains("api_keys = [{ name = \"shop\", key = \"REDACTED\" }]"),
+        "{redacted}"
+    );
+    assert!(redacted.contains("secret = [\"REDACTED\", \"REDACTED\"]"), "{redacted}");
+    let debug = format!("{auth:?}");
+    let shown = [dump, format!("{loaded:?}"), format!("{:?}", loaded.config), redacted, debug];
     let broken = [
         "broker.url = \"redis://:hunter2@h:6379/5\"",
         "broker.url = \"redis//:hunter2@h\"",
@@ -363,12 +405,20 @@ fn secrets_never_show() {
         "broker.url = [\"redis://:hunter2@h\"]",
         "broker.url = \"redis://:hunter2@h",
         "broker.url = redis://:hunter2@h",
+        "auth.api_keys = [{ key = \"hunter2\" }]",
+        "auth.api_keys = [\"hunter2\"]",
+        "auth.api_keys = [{ name = \"a\", sha256 = \"hunter2\" }]",
+        "auth.api_keys = [{ name = \"a\", key = \"hunter2\", x = \"hunter2\" }]",
+        "auth.api_keys = \"hunter2\"",
+        "auth.jwt.secret = { a = \"hunter2\" }",
+        "auth.jwt.secret = [[\"hunter2\"]]",
     ];
     let errors = broken.map(|file| of_file(file).unwrap_err());
     let flags = Flags { redis: Some("hunter2".to_owned()), ..Flags::default() };
     let flag = load_from("", &[], flags).unwrap_err();
     let misspelt = of_variables(&[("TIDEWIRE_REDIS", "redis://:hunter2@h")]).unwrap_err();
-    for text in shown.iter().chain(&errors).chain([&flag, &misspelt]) {
+    let keys = of_variables(&[("TIDEWIRE_AUTH__API_KEYS", "hunter2")]).unwrap_err();
+    for text in shown.iter().chain(&errors).chain([&flag, &misspelt, &keys]) {
         assert!(!text.contains("hunter2"), "{text}");
     }
 }

@@ -222,11 +222,13 @@ impl Word for AfterRestart {
     }
 }
 
-/// Who may do what.
+/// Who is let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AuthMode {
-    /// Everyone who can connect may do everything.
+    /// Everyone who can connect.
     Open,
+    /// Who shows a credential.
+    Required,
 }
 
 impl Word for WhenSlow {
@@ -250,17 +252,22 @@ impl Word for WhenSlow {
 }
 
 impl Word for AuthMode {
-    const ALLOWED: &'static str = "`open`";
+    const ALLOWED: &'static str = "`open`, `required`";
 
     fn read(text: &str) -> Result<Self, String> {
         match text {
             "open" => Ok(Self::Open),
-            _ => Err("must be \"open\", the only mode that exists so far".to_owned()),
+            "required" => Ok(Self::Required),
+            _ => Err("must be \"open\" or \"required\"".to_owned()),
         }
     }
 
     fn show(&self) -> String {
-        "open".to_owned()
+        match self {
+            Self::Open => "open",
+            Self::Required => "required",
+        }
+        .to_owned()
     }
 }
 

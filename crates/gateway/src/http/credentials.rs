@@ -1,0 +1,201 @@
+//! What a request shows to say who it is: a header, or on the streaming paths, where a browser can
+//! set none, the address or a cookie.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::header::{AUTHORIZATION, COOKIE, ORIGIN, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue};
+use tidewire_auth::{AuthError, Denied, Identity};
+use tidewire_hub::Start;
+use tidewire_protocol::{Channel, Code};
+
+use super::Problem;
+use super::streams;
+use super::uri::Query;
+use crate::app::App;
+use crate::auth::{Caller, refusal};
+
+/// The cookie that the streaming paths look at.
+const COOKIE_NAME: &str = "tidewire_token";
+
+/// The layer around the API: finds out who calls, and leaves a [`Caller`] in the request.
+pub(crate) async fn credentials(
+    State(app): State<Arc<App>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    // A request's body cannot be shared between threads, so it is not held while keys are awaited.
+    let shown = shown(&app, &request);
+    let is_websocket = request.uri().path() == "/v1/ws";
+    match caller(&app, shown, is_websocket).await {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        // An error status would end an EventSource for ever, and this will pass.
+        Err(problem)
+            if problem.code() == Code::Unavailable && request.uri().path() == "/v1/sse" =>
+        {
+            streams::come_back(request.version())
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// The credential that the request shows, if it does.
+fn shown(app: &App, request: &Request) -> Result<Option<String>, Problem> {
+    let (path, headers) = (request.uri().path(), request.headers());
+    let is_stream = matches!(path, "/v1/ws" | "/v1/sse" | "/v1/poll");
+    if let Some(token) = bearer(headers)? {
+        return Ok(Some(token.to_owned()));
+    }
+    if !is_stream {
+        return Ok(None);
+    }
+    let query = Query::of(request.uri())?;
+    let token = query.get("token").filter(|token| !token.is_empty()).map(str::to_owned);
+    // Where nobody can log in, a cookie is a leftover of something else.
+    Ok(token.or_else(|| app.auth.has_logins().then(|| cookie(headers)).flatten()))
+}
+
+async fn caller(
+    app: &App,
+    shown: Result<Option<String>, Problem>,
+    is_websocket: bool,
+) -> Result<Caller, Problem> {
+    let (identity, must_log_in) = match shown? {
+        Some(credential) => (app.auth.login(&credential).await?, false),
+        None if app.auth.is_open() => (Identity::anonymous(), false),
+        None if is_websocket => (Identity::anonymous(), true),
+        None => return Err(AuthError::Missing.into()),
+    };
+    Ok(Caller { identity, must_log_in })
+}
+
+/// The token of `Authorization: Bearer` (RFC 6750, section 2.1). Other schemes are a proxy's.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(value) = headers.get(AUTHORIZATION) else { return Ok(None) };
+    let broken = || Problem::from(AuthError::Malformed);
+    let (scheme, token) = match value.to_str().map_err(|_| broken())?.split_once(' ') {
+        Some((scheme, token)) => (scheme, token.trim()),
+        None => return Ok(None),
+    };
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Ok(None);
+    }
+    if token.is_empty() { Err(broken()) } else { Ok(Some(token)) }
+}
+
+/// The token of the cookie. A browser sends cookies along from pages of any site; so it counts
+/// only where the browser says that the page is an allowed one: by its `Origin`, which the guard
+/// has checked, or, since same-origin reads have none, by `Sec-Fetch-Site` (which no page can
+/// set; Fetch Metadata, section 2.3).
+fn cookie(headers: &HeaderMap) -> Option<String> {
+    let same_origin = || headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin");
+    if !headers.contains_key(ORIGIN) && !same_origin() {
+        return None;
+    }
+    let all = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    all.flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(name, value)| *name == COOKIE_NAME && !value.is_empty())
+        .map(|(_, value)| value.trim_matches('"').to_owned())
+}
+
+impl From<AuthError> for Problem {
+    /// 401 says how to log in (RFC 9110, section 11.6.1; RFC 6750, section 3).
+    fn from(error: AuthError) -> Self {
+        let challenge = match error {
+            AuthError::NoKeys => return Self::new(error.code(), error.to_string()),
+            AuthError::Missing => r#"Bearer realm="tidewire""#,
+            _ => r#"Bearer realm="tidewire", error="invalid_token""#,
+        };
+        Self::new(error.code(), error.to_string())
+            .with_header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        let is_401 = denied.code == Code::Unauthorized;
+        let problem = Self::from(refusal(denied));
+        if is_401 {
+            let challenge = HeaderValue::from_static(r#"Bearer realm="tidewire""#);
+            problem.with_header(WWW_AUTHENTICATE, challenge)
+        } else {
+            problem
+        }
+    }
+}
+
+/// The channels of a stream that its caller may have, and those that it may not.
+pub(crate) type Sorted = (Vec<(Channel, Start)>, Vec<(Channel, Code)>);
+
+/// Sorts the channels of a stream by whether its caller may subscribe there; an error if it may
+/// nowhere.
+pub(crate) fn sort(
+    app: &App,
+    who: &Identity,
+    channels: Vec<(Channel, Start)>,
+) -> Result<Sorted, Problem> {
+    let (mut allowed, mut denied, mut first) = (Vec::new(), Vec::new(), None);
+    for (channel, start) in channels {
+        match app.may_start(who, &channel, start) {
+            Ok(()) => allowed.push((channel, start)),
+            Err(error) => {
+                denied.push((channel, error.code));
+                first.get_or_insert(error);
+            }
+        }
+    }
+    match first {
+        Some(error) if allowed.is_empty() => Err(error.into()),
+        _ => {
+            denied.iter().for_each(|(_, code)| app.metrics.error(*code));
+            Ok((allowed, denied))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(all: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in all {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn only_bearer_is_ours() {
+        let read = |value: &'static str| {
+            bearer(&headers(&[("authorization", value)])).map(|t| t.map(str::to_owned)).ok()
+        };
+        assert_eq!(read("Bearer a.b.c"), Some(Some("a.b.c".into())));
+        assert_eq!(read("bearer  a.b.c "), Some(Some("a.b.c".into())));
+        assert_eq!(read("Basic YTpi"), Some(None));
+        assert_eq!(read("Bearer "), None);
+        assert!(bearer(&headers(&[])).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_cookie_counts_from_allowed_pages_alone() {
+        let with = |more: &[(&'static str, &'static str)]| {
+            let mut all = vec![("cookie", "a=b; tidewire_token=x.y.z; c=d")];
+            all.extend(more);
+            cookie(&headers(&all))
+        };
+        assert_eq!(with(&[]), None);
+        assert_eq!(with(&[("sec-fetch-site", "cross-site")]), None);
+        assert_eq!(with(&[("sec-fetch-site", "same-site")]), None);
+        assert_eq!(with(&[("sec-fetch-site", "same-origin")]).as_deref(), Some("x.y.z"));
+        assert_eq!(with(&[("origin", "https://app.example")]).as_deref(), Some("x.y.z"));
+        assert_eq!(cookie(&headers(&[("origin", "x"), ("cookie", "tidewire_token=")])), None);
+    }
+}
