@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use thin_vec::ThinVec;
 use tidewire_auth::{AuthError, Identity};
 use tidewire_hub::{Session as _, Start, Transport};
 use tidewire_protocol::{Acked, Channel, Code, FrameId, Reply, Secret};
@@ -20,7 +21,7 @@ const NOTICE: u64 = 60;
 pub(super) struct Login {
     identity: RefCell<Arc<Identity>>,
     /// The channels of the address, while the first frame must say who it is.
-    pending: RefCell<Option<Vec<(Channel, Start)>>>,
+    pending: RefCell<Option<ThinVec<(Channel, Start)>>>,
     /// A credential is being looked at, which may take a moment; nothing is read meanwhile.
     busy: Cell<bool>,
     /// When it is looked at next.
@@ -35,7 +36,7 @@ impl Login {
         channels: Vec<(Channel, Start)>,
     ) -> (Self, Vec<(Channel, Start)>) {
         let (pending, now) =
-            if caller.must_log_in { (Some(channels), Vec::new()) } else { (None, channels) };
+            if caller.must_log_in { (Some(channels.into()), Vec::new()) } else { (None, channels) };
         let login = Self {
             identity: RefCell::new(caller.identity),
             pending: RefCell::new(pending),
@@ -132,7 +133,7 @@ impl Session {
         self.reply_around(&Reply::Ack { id, acked });
         let pending = self.login.pending.take();
         match pending {
-            Some(channels) => self.begin(channels),
+            Some(channels) => self.begin(channels.into()),
             None => self.drop_what_is_not_granted(),
         }
         self.watch_login();

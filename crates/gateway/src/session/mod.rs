@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use thin_vec::ThinVec;
 use tidewire_hub::{
     Beat, Begin, Encoded, Failure, Form, Gap, Lane, Outbox, Progress, SessionSlot, Sink, Start,
     Subscription, Transport, encode_reply,
@@ -47,17 +48,17 @@ pub(crate) struct Session {
     lane: Rc<Lane>,
     slot: Cell<Option<SessionSlot>>,
     outbox: Outbox,
-    held: RefCell<Vec<Held>>,
+    held: RefCell<ThinVec<Held>>,
     /// Channels of the address whose subscription is not decided yet; the welcome waits for them.
     undecided: Cell<u16>,
     /// Channels of the address that were refused before the welcome.
-    denied: RefCell<Vec<(Channel, Code)>>,
+    denied: RefCell<ThinVec<(Channel, Code)>>,
     end: Cell<Option<End>>,
     in_flight: Cell<u16>,
     /// A ping was sent, and nothing has come since.
     unanswered: Cell<bool>,
     /// Read, but not acted on: too many publishes were waiting.
-    unfed: RefCell<Vec<u8>>,
+    unfed: RefCell<ThinVec<u8>>,
     /// When an unfinished message began, in the node's seconds.
     partial_since: Cell<Option<u32>>,
     /// What the outbox had done at the last heartbeat.
@@ -68,9 +69,9 @@ pub(crate) struct Session {
     /// them.
     places: RefCell<StreamToken>,
     /// Subscriptions whose backlog did not fit: they go on from here once the outbox is empty.
-    behind: RefCell<Vec<(Channel, Cursor)>>,
+    behind: RefCell<ThinVec<(Channel, Cursor)>>,
     /// What a poll is told besides messages.
-    gaps: RefCell<Vec<(Channel, Gap)>>,
+    gaps: RefCell<ThinVec<(Channel, Gap)>>,
     login: Login,
 }
 
@@ -84,11 +85,17 @@ enum State {
     /// Named in the address; the broker has not confirmed it.
     Undecided,
     /// Named in the address and confirmed; the welcome will say so, and tell the gap behind it.
-    Confirmed(Option<Cursor>, Option<bool>, Option<Gap>),
+    Confirmed(Box<Confirmed>),
     /// Asked for by this frame.
     Asked(Option<FrameId>),
     /// Messages flow.
     Active,
+}
+
+struct Confirmed {
+    cursor: Option<Cursor>,
+    recovered: Option<bool>,
+    gap: Option<Gap>,
 }
 
 impl Session {
@@ -110,10 +117,10 @@ impl Session {
             slot: Cell::new(None),
             outbox: Outbox::new(sink, form, app.settings.outbox, true),
             // Of the right size at once: a vector that grows begins with room for four.
-            held: RefCell::new(Vec::with_capacity(channels.len())),
+            held: RefCell::new(ThinVec::with_capacity(channels.len())),
             // A login that is to come is one more thing to be decided.
             undecided: Cell::new(channels.len() as u16 + u16::from(login.is_pending())),
-            denied: RefCell::new(denied),
+            denied: RefCell::new(denied.into()),
             end: Cell::new(None),
             in_flight: Cell::new(0),
             unanswered: Cell::new(false),
@@ -166,7 +173,8 @@ impl Session {
     fn welcome(&self) {
         let (mut channels, mut gaps, mut has_id) = (Vec::new(), Vec::new(), true);
         for held in self.held.borrow_mut().iter_mut() {
-            if let State::Confirmed(cursor, recovered, gap) = held.state {
+            if let State::Confirmed(confirmed) = &held.state {
+                let Confirmed { cursor, recovered, gap } = **confirmed;
                 held.state = State::Active;
                 let channel = held.subscription.channel.clone();
                 match gap {
@@ -302,7 +310,7 @@ impl tidewire_hub::Session for Session {
         };
         match std::mem::replace(&mut held.state, State::Active) {
             State::Undecided => {
-                held.state = State::Confirmed(cursor, recovered, gap);
+                held.state = State::Confirmed(Box::new(Confirmed { cursor, recovered, gap }));
                 drop(all);
                 self.decided();
             }
@@ -468,4 +476,15 @@ impl End {
 /// died do not all come in the same instant.
 pub(crate) fn retry_millis() -> u64 {
     fastrand::u64(1_000..3_000)
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Say so in docs/performance.md when this changes.
+    #[test]
+    fn an_idle_session_is_small() {
+        assert!(size_of::<Session>() <= 400, "{}", size_of::<Session>());
+        assert!(size_of::<Held>() <= 64, "{}", size_of::<Held>());
+    }
 }

@@ -105,7 +105,7 @@ impl Session {
                 break;
             }
             if self.publishes_too_much() && !input.is_empty() {
-                self.unfed.replace(input.rest().to_vec());
+                self.unfed.replace(input.rest().into());
                 break;
             }
         }

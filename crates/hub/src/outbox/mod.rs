@@ -7,7 +7,6 @@
 mod queue;
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, Waker};
 
@@ -17,7 +16,7 @@ use tokio::net::TcpStream;
 
 use crate::window::Gap;
 use crate::wire::Form;
-use queue::{Chunk, Queue, What};
+use queue::{Chunk, Queue, Waiting, What};
 
 /// The most slices in one vectored write. More gains nothing: 64 small frames fill a packet.
 const MAX_SLICES: usize = 64;
@@ -59,7 +58,7 @@ pub struct Outbox {
     sink: Sink,
     form: Form,
     limits: OutboxLimits,
-    queue: RefCell<Queue>,
+    queue: RefCell<Waiting>,
     waker: Cell<Option<Waker>>,
     failure: Cell<Option<Failure>>,
     /// Bytes that the socket took, wrapping: shows whether there is any progress.
@@ -100,7 +99,7 @@ impl Outbox {
             sink,
             form,
             limits,
-            queue: RefCell::new(Queue { held: held.then(VecDeque::new), ..Queue::default() }),
+            queue: RefCell::new(if held { Waiting::held() } else { Waiting::default() }),
             waker: Cell::new(None),
             failure: Cell::new(None),
             written: Cell::new(0),
@@ -142,14 +141,15 @@ impl Outbox {
         encode: impl FnOnce(&Gap) -> Bytes,
     ) {
         let mut queue = self.queue.borrow_mut();
-        let Some(chunk) = queue.merges_with(channel, &gap, ids) else {
+        let last = queue.some().and_then(|queue| queue.merges_with(channel, &gap, ids));
+        let Some(chunk) = last else {
             drop(queue);
             return self.put(&encode(&gap), 0, Kind::Gap(channel, &gap));
         };
         let What::Gap(told) = &mut chunk.what else { return };
         told.1.cursor = gap.cursor;
         chunk.bytes = encode(&told.1);
-        queue.recount();
+        queue.made().recount();
     }
 
     /// As [`Outbox::send`], but before everything that is held back, as a head or a heartbeat must
@@ -165,7 +165,7 @@ impl Outbox {
             return self.put_around(bytes, messages, kind);
         }
         if self.failure.get().is_none() {
-            queue.hold(Chunk { bytes: bytes.clone(), messages, what: kind.own() });
+            queue.made().hold(Chunk { bytes: bytes.clone(), messages, what: kind.own() });
             drop(queue);
             self.check_limits();
         }
@@ -203,11 +203,12 @@ impl Outbox {
 
     /// Lets go of what was held back, with these bytes before it.
     pub fn release(&self, first: &Bytes) {
-        let held = self.queue.borrow_mut().held.take();
+        let held = self.queue.borrow_mut().some().and_then(|queue| queue.held.take());
         self.put_around(first, 0, Kind::Fixed);
         if self.failure.get().is_none() {
-            self.queue.borrow_mut().chunks.extend(held.into_iter().flatten());
+            self.queue.borrow_mut().made().chunks.extend(held.into_iter().flatten());
         }
+        self.queue.borrow_mut().rest();
         self.flush();
         self.wake();
     }
@@ -216,10 +217,10 @@ impl Outbox {
     pub fn flush(&self) -> bool {
         let Sink::Socket(socket) = &self.sink else { return self.queue.borrow().chunks.is_empty() };
         loop {
-            let mut queue = self.queue.borrow_mut();
-            if queue.chunks.is_empty() {
+            let mut waiting = self.queue.borrow_mut();
+            let Some(queue) = waiting.some().filter(|queue| !queue.chunks.is_empty()) else {
                 return true;
-            }
+            };
             let empty: &[u8] = &[];
             let mut slices = [IoSlice::new(empty); MAX_SLICES];
             let mut count = 0;
@@ -231,11 +232,12 @@ impl Outbox {
                 Ok(0) => return false,
                 Ok(taken) => queue.advance(taken),
                 Err(failure) => {
-                    drop(queue);
+                    drop(waiting);
                     self.fail(failure);
                     return true;
                 }
             }
+            waiting.rest();
         }
     }
 
@@ -266,7 +268,9 @@ impl Outbox {
         if self.failure.get().is_some() {
             return Poll::Ready(None);
         }
-        let Some(chunk) = self.queue.borrow_mut().pop() else { return Poll::Pending };
+        let mut queue = self.queue.borrow_mut();
+        let Some(chunk) = queue.some().and_then(Queue::pop) else { return Poll::Pending };
+        queue.rest();
         self.written.set(self.written.get().wrapping_add(chunk.bytes.len() as u32));
         Poll::Ready(Some(chunk.bytes))
     }
@@ -278,7 +282,11 @@ impl Outbox {
             return;
         }
         self.failure.set(Some(failure));
-        self.dropped.set(self.queue.borrow_mut().clear(failure == Failure::Slow));
+        let mut queue = self.queue.borrow_mut();
+        let dropped = queue.some().map_or(0, |queue| queue.clear(failure == Failure::Slow));
+        queue.rest();
+        drop(queue);
+        self.dropped.set(dropped);
         self.wake();
     }
 
@@ -301,6 +309,7 @@ impl Outbox {
     /// failed: a close frame. [`Outbox::poll_drained`] writes them.
     pub fn send_last(&self, bytes: &Bytes) {
         let mut queue = self.queue.borrow_mut();
+        let queue = queue.made();
         if let Some(held) = queue.held.take() {
             queue.chunks.extend(held);
         }
@@ -361,8 +370,9 @@ impl Outbox {
             0 => messages.min(1),
             some => some as u32,
         };
-        queue.begun |= taken > 0;
-        queue.push(Chunk { bytes: rest, messages, what: kind.own() });
+        let made = queue.made();
+        made.begun |= taken > 0;
+        made.push(Chunk { bytes: rest, messages, what: kind.own() });
         let waiting = queue.chunks.len();
         drop(queue);
         if self.corked.get() {
@@ -378,7 +388,8 @@ impl Outbox {
     fn check_limits(&self) {
         let mut queue = self.queue.borrow_mut();
         while self.is_over(&queue) {
-            let Some(messages) = queue.give_up_oldest(self.form) else {
+            let form = self.form;
+            let Some(messages) = queue.some().and_then(|queue| queue.give_up_oldest(form)) else {
                 drop(queue);
                 return self.fail(Failure::Slow);
             };

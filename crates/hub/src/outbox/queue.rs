@@ -4,6 +4,7 @@
 //! decides no limit.
 
 use std::collections::VecDeque;
+use std::ops::Deref;
 
 use bytes::{Buf, Bytes};
 use tidewire_protocol::{Channel, Reply};
@@ -40,6 +41,45 @@ pub(super) enum What {
     Live(Channel, bool),
     /// Something is missing here.
     Gap(Box<(Channel, Gap)>),
+}
+
+/// A queue while there is something in it: an idle session pays for the pointer alone.
+#[derive(Default)]
+pub(super) struct Waiting(Option<Box<Queue>>);
+
+static EMPTY: Queue =
+    Queue { chunks: VecDeque::new(), held: None, bytes: 0, messages: 0, begun: false };
+
+impl Deref for Waiting {
+    type Target = Queue;
+
+    fn deref(&self) -> &Queue {
+        self.0.as_deref().unwrap_or(&EMPTY)
+    }
+}
+
+impl Waiting {
+    /// Nothing, but what is sent waits.
+    pub(super) fn held() -> Self {
+        Self(Some(Box::new(Queue { held: Some(VecDeque::new()), ..Queue::default() })))
+    }
+
+    /// The queue, if there is one.
+    pub(super) fn some(&mut self) -> Option<&mut Queue> {
+        self.0.as_deref_mut()
+    }
+
+    /// The queue, to put something into it.
+    pub(super) fn made(&mut self) -> &mut Queue {
+        self.0.get_or_insert_default()
+    }
+
+    /// Gives the memory back, once nothing waits.
+    pub(super) fn rest(&mut self) {
+        if self.chunks.is_empty() && self.held.is_none() {
+            self.0 = None;
+        }
+    }
 }
 
 impl Chunk {
@@ -81,7 +121,6 @@ impl Queue {
             self.chunks.pop_front();
             self.begun = false;
         }
-        self.rest_when_empty();
     }
 
     /// Takes the first chunk out, for who writes it.
@@ -90,7 +129,6 @@ impl Queue {
         self.bytes -= chunk.bytes.len();
         self.messages -= chunk.messages as usize;
         self.begun = false;
-        self.rest_when_empty();
         Some(chunk)
     }
 
@@ -102,7 +140,6 @@ impl Queue {
         let dropped = self.chunks.drain(keep..).chain(held).map(|chunk| chunk.messages).sum();
         self.bytes = self.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
         self.messages = self.chunks.iter().map(|chunk| chunk.messages as usize).sum();
-        self.rest_when_empty();
         dropped
     }
 
@@ -159,13 +196,6 @@ impl Queue {
     fn count(&mut self, chunk: &Chunk) {
         self.bytes += chunk.bytes.len();
         self.messages += chunk.messages as usize;
-    }
-
-    /// An idle session owns no buffer.
-    fn rest_when_empty(&mut self) {
-        if self.chunks.is_empty() {
-            self.chunks = VecDeque::new();
-        }
     }
 }
 
