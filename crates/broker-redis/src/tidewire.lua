@@ -512,20 +512,19 @@ local function remembered_as(channel, scope, id)
   return channel.ids .. id
 end
 
--- Appends where a message has not come first, if it must: the message's id, or an error of Redis.
+-- Appends after whatever is there: the message's id and its head, or an error of Redis.
 local function append_somewhere(channel, place, given, body)
-  local trim = channel.trim
+  local history, trim, head = channel.history, channel.trim, head_of(channel.last, given)
   channel.trim = trim % 8 + 1
-  local added = append(channel.history, channel.rules, channel.renew, trim == 8, place,
-    head_of(channel.last, given), body)
-  if kind(added) == 'table' and added.err:find('equal or smaller', 1, true) then
+  local added = append(history, channel.rules, channel.renew, trim == 8, place, head, body)
+  if kind(added) == 'table' and find(added.err, 'equal or smaller', 1, true) then
     -- Somebody wrote to the stream or set the last id back: the stream knows better.
-    local newest, last = newest_id(channel.history), channel.last
-    if newest and not (last and is_above(last, newest)) then channel.last = newest end
-    added = append(channel.history, channel.rules, channel.renew, trim == 8, '*',
-      head_of(channel.last, given), body)
+    local newest, last = newest_id(history), channel.last
+    if newest and not (last and is_above(last, newest)) then last = newest end
+    head = head_of(last, given)
+    added = append(history, channel.rules, channel.renew, trim == 8, '*', head, body)
   end
-  return added
+  return added, head
 end
 
 -- Publishes on a stored channel that is open: the message's id and 1 for a duplicate, or nil and an
@@ -549,19 +548,18 @@ local function store(channel, body, given, id, scope, digest)
       return nil, redis.error_reply('CONFLICT another body was published with this messageId')
     end
   end
-  local added = append_somewhere(channel, place, given, body)
+  local added, head = append_somewhere(channel, place, given, body)
   if kind(added) == 'table' then
     -- Nothing is stored: the messageId is free again. (Who may SET may perhaps not DEL.)
     if remembered then call('SET', remembered, '', 'PX', '1') end
     return nil, added
   end
-  local last = channel.last
   channel.last, channel.place, channel.added = added, nil, added
   if channel.renew then channel.renew, channel.renewed = false, true end
   if remembered and not (free and added == place) then
     call('SET', remembered, added .. ' ' .. digest, 'PX', DEDUPE_MS)
   end
-  call('PUBLISH', channel.key, announcement .. added .. ' ' .. head_of(last, given) .. body)
+  call('PUBLISH', channel.key, announcement .. added .. ' ' .. head .. body)
   return added, 0
 end
 
