@@ -477,7 +477,7 @@ local function is_due(key, rules)
 end
 
 -- What is known of a stored channel while something is published on it; a refusal. Nothing is written.
--- Afterwards `settle`, whatever happens.
+-- Once something was published: `settle`, whatever happens.
 local function open(channel, key, rules, many)
   local tagged = '{' .. key .. '}:'
   local top_key = tagged .. 'top'
@@ -527,6 +527,23 @@ local function append_somewhere(channel, place, given, body)
   return added, head
 end
 
+-- Writes down where the channel is now.
+local function settle(channel)
+  local added = channel.added
+  if not added then return end
+  if channel.renewed then
+    note_moved(channel.key, second)
+    call('SET', channel.top_key, added, 'PX', channel.rules.top_ms)
+  elseif channel.over and #channel.top == #added then
+    call('SETRANGE', channel.top_key, '0', added)
+  else
+    call('SET', channel.top_key, added, 'KEEPTTL')
+  end
+end
+
+-- The one channel of a call that publishes one message, which is settled before anybody hears of it.
+local only = {}
+
 -- Publishes on a stored channel that is open: the message's id and 1 for a duplicate, or nil and an
 -- error. `given`: the messageId to add to the frame; `id`: the one to remember.
 local function store(channel, body, given, id, scope, digest)
@@ -559,26 +576,10 @@ local function store(channel, body, given, id, scope, digest)
   if remembered and not (free and added == place) then
     call('SET', remembered, added .. ' ' .. digest, 'PX', DEDUPE_MS)
   end
+  if channel == only then settle(channel) end
   call('PUBLISH', channel.key, announcement .. added .. ' ' .. head .. body)
   return added, 0
 end
-
--- Writes down where the channel is now.
-local function settle(channel)
-  local added = channel.added
-  if not added then return end
-  if channel.renewed then
-    note_moved(channel.key, second)
-    call('SET', channel.top_key, added, 'PX', channel.rules.top_ms)
-  elseif channel.over and #channel.top == #added then
-    call('SETRANGE', channel.top_key, '0', added)
-  else
-    call('SET', channel.top_key, added, 'KEEPTTL')
-  end
-end
-
--- The one channel of a call that publishes one message.
-local only = {}
 
 -- Replies { cursor or '', 1 for a duplicate }; to a gateway { id or '', 1 for a duplicate, life }.
 local function publish(keys, args)
@@ -613,7 +614,6 @@ local function publish(keys, args)
     refusal = open(only, key, rules, false)
     if refusal then return refusal end
     added, duplicate = store(only, body, given, id, scope or 'd', digest)
-    settle(only)
     -- The second one is an error.
     if not added then return duplicate end
   end
