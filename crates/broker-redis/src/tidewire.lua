@@ -477,7 +477,7 @@ local function is_due(key, rules)
 end
 
 -- What is known of a stored channel while something is published on it; a refusal. Nothing is written.
--- Afterwards `settle`, whatever happens.
+-- Once something was published: `settle`, whatever happens.
 local function open(channel, key, rules, many)
   local tagged = '{' .. key .. '}:'
   local top_key = tagged .. 'top'
@@ -512,21 +512,37 @@ local function remembered_as(channel, scope, id)
   return channel.ids .. id
 end
 
--- Appends where a message has not come first, if it must: the message's id, or an error of Redis.
+-- Appends after whatever is there: the message's id and its head, or an error of Redis.
 local function append_somewhere(channel, place, given, body)
-  local trim = channel.trim
+  local history, trim, head = channel.history, channel.trim, head_of(channel.last, given)
   channel.trim = trim % 8 + 1
-  local added = append(channel.history, channel.rules, channel.renew, trim == 8, place,
-    head_of(channel.last, given), body)
-  if kind(added) == 'table' and added.err:find('equal or smaller', 1, true) then
+  local added = append(history, channel.rules, channel.renew, trim == 8, place, head, body)
+  if kind(added) == 'table' and find(added.err, 'equal or smaller', 1, true) then
     -- Somebody wrote to the stream or set the last id back: the stream knows better.
-    local newest, last = newest_id(channel.history), channel.last
-    if newest and not (last and is_above(last, newest)) then channel.last = newest end
-    added = append(channel.history, channel.rules, channel.renew, trim == 8, '*',
-      head_of(channel.last, given), body)
+    local newest, last = newest_id(history), channel.last
+    if newest and not (last and is_above(last, newest)) then last = newest end
+    head = head_of(last, given)
+    added = append(history, channel.rules, channel.renew, trim == 8, '*', head, body)
   end
-  return added
+  return added, head
 end
+
+-- Writes down where the channel is now.
+local function settle(channel)
+  local added = channel.added
+  if not added then return end
+  if channel.renewed then
+    note_moved(channel.key, second)
+    call('SET', channel.top_key, added, 'PX', channel.rules.top_ms)
+  elseif channel.over and #channel.top == #added then
+    call('SETRANGE', channel.top_key, '0', added)
+  else
+    call('SET', channel.top_key, added, 'KEEPTTL')
+  end
+end
+
+-- The one channel of a call that publishes one message, which is settled before anybody hears of it.
+local only = {}
 
 -- Publishes on a stored channel that is open: the message's id and 1 for a duplicate, or nil and an
 -- error. `given`: the messageId to add to the frame; `id`: the one to remember.
@@ -549,38 +565,21 @@ local function store(channel, body, given, id, scope, digest)
       return nil, redis.error_reply('CONFLICT another body was published with this messageId')
     end
   end
-  local added = append_somewhere(channel, place, given, body)
+  local added, head = append_somewhere(channel, place, given, body)
   if kind(added) == 'table' then
     -- Nothing is stored: the messageId is free again. (Who may SET may perhaps not DEL.)
     if remembered then call('SET', remembered, '', 'PX', '1') end
     return nil, added
   end
-  local last = channel.last
   channel.last, channel.place, channel.added = added, nil, added
   if channel.renew then channel.renew, channel.renewed = false, true end
   if remembered and not (free and added == place) then
     call('SET', remembered, added .. ' ' .. digest, 'PX', DEDUPE_MS)
   end
-  call('PUBLISH', channel.key, announcement .. added .. ' ' .. head_of(last, given) .. body)
+  if channel == only then settle(channel) end
+  call('PUBLISH', channel.key, announcement .. added .. ' ' .. head .. body)
   return added, 0
 end
-
--- Writes down where the channel is now.
-local function settle(channel)
-  local added = channel.added
-  if not added then return end
-  if channel.renewed then
-    note_moved(channel.key, second)
-    call('SET', channel.top_key, added, 'PX', channel.rules.top_ms)
-  elseif channel.over and #channel.top == #added then
-    call('SETRANGE', channel.top_key, '0', added)
-  else
-    call('SET', channel.top_key, added, 'KEEPTTL')
-  end
-end
-
--- The one channel of a call that publishes one message.
-local only = {}
 
 -- Replies { cursor or '', 1 for a duplicate }; to a gateway { id or '', 1 for a duplicate, life }.
 local function publish(keys, args)
@@ -615,7 +614,6 @@ local function publish(keys, args)
     refusal = open(only, key, rules, false)
     if refusal then return refusal end
     added, duplicate = store(only, body, given, id, scope or 'd', digest)
-    settle(only)
     -- The second one is an error.
     if not added then return duplicate end
   end

@@ -93,12 +93,13 @@ async fn what_waits_comes_whole_and_in_order() {
 async fn redis_cuts_off_who_is_behind_for_too_long_and_the_gap_is_told() {
     let redis = RedisServer::with(&["--client-output-buffer-limit", "pubsub 1mb 1mb 60"]).await;
     let mut behind = behind(&redis).await;
-    let body = vec![b'x'; 60_000];
+    // Valkey 9 does not count the bytes of bodies over 16 KiB, which it shares.
+    let body = vec![b'x'; 12_000];
     // More than the sockets' buffers and the limit: in the end nobody listens any more.
     let mut sent = 0;
     while redis.publish("tidewire:a", &body).await > 0 {
         sent += 1;
-        assert!(sent < 2_000, "Redis never cuts off");
+        assert!(sent < 10_000, "Redis never cuts off");
     }
     behind.room.send(true).unwrap();
     behind.seen.wait_for(|seen| seen.gaps == 1).await.unwrap();

@@ -14,7 +14,8 @@ use crate::leash::Leash;
 use crate::{GLANCE, free_port, soon};
 
 /// A redis-server on a free port of 127.0.0.1, in a folder of its own, keeping nothing on disk
-/// unless told to. It ends with this value, and with the test's process at the latest.
+/// unless told to. `TIDEWIRE_REDIS_SERVER` names another program than that on the PATH, such as
+/// another version or a valkey-server. It ends with this value, and with the test's process at the latest.
 pub struct RedisServer {
     leash: Leash,
     folder: tempfile::TempDir,
@@ -176,7 +177,8 @@ impl RedisServer {
 }
 
 fn launch(folder: &Path, port: u16, arguments: &[String]) -> Leash {
-    let mut command = Command::new("redis-server");
+    let program = std::env::var_os("TIDEWIRE_REDIS_SERVER").unwrap_or("redis-server".into());
+    let mut command = Command::new(program);
     command
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
         .args(["--appendonly", "no", "--logfile", "log", "--daemonize", "no"])
