@@ -246,7 +246,8 @@ pub(crate) struct Avalanche {
     /// Where they come back to, and where those are who stay; by default the same.
     #[arg(long)]
     pub(crate) back: Option<String>,
-    /// Where messages are published: http: (POST) or ws:, with {channel}.
+    /// Where messages are published: ws:, or http: (POST) with {channel}. Over HTTP one waits for
+    /// the other's answer, and those who stay for that.
     #[arg(long)]
     pub(crate) publish: String,
     /// The Redis whose commands are counted: redis://HOST.
@@ -263,7 +264,7 @@ pub(crate) struct Avalanche {
     #[arg(long, default_value_t = 20)]
     pub(crate) watchers: usize,
     /// Messages a second for those who stay.
-    #[arg(long, default_value_t = 100.0, value_parser = rate)]
+    #[arg(long, default_value_t = 20.0, value_parser = rate)]
     pub(crate) rate: f64,
     /// Length of the payload, a text.
     #[arg(long, default_value_t = 128)]

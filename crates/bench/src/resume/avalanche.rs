@@ -61,44 +61,51 @@ pub(crate) fn run(arguments: &Avalanche) -> anyhow::Result<Outcome> {
     ensure!(target.path.contains("channel="), "the URL must name the {{channel}}");
     let redis = arguments.redis.as_ref().map(|url| Target::parse(url, "")).transpose()?;
     let mut field = Field::new(arguments.sources)?;
-    let missed = publisher(&mut field, arguments, &arguments.channel)?;
     let (count, watchers) = (arguments.clients, arguments.watchers);
     field.open(&target, count, arguments.at_once)?;
     let stayed = format!("{}-stayed", arguments.channel);
-    let watched = publisher(&mut field, arguments, &stayed)?;
     let url = arguments.back.as_ref().unwrap_or(&arguments.url);
-    field.open(&Target::parse(url, &stayed)?, watchers, arguments.at_once)?;
+    // In an event queue of their own, so that they do not wait behind thousands of others here.
+    let mut stay = Field::new(arguments.sources)?;
+    stay.open(&Target::parse(url, &stayed)?, watchers, arguments.at_once)?;
+    // Not before: a server ends a connection on which no request comes.
+    let missed = publisher(&mut field, arguments, &arguments.channel)?;
+    let watched = publisher(&mut stay, arguments, &stayed)?;
 
     (0..count).for_each(|index| field.cut(index));
     for number in 0..arguments.messages {
         field.publish(missed, number)?;
     }
+    let mut unseen = Times::new(usize::MAX)?;
     let mut pulse =
         Pulse { publisher: watched, rate: arguments.rate, began: clock::now(), next: 0 };
-    let mut calm = Times::new(count)?;
+    let (mut calm, mut meanwhile) = (Times::new(0)?, Times::new(0)?);
     while clock::now() - pulse.began < CALM || field.answered(missed).0 < arguments.messages.into()
     {
         ensure!(field.answered(missed).1 == 0, "the server refuses what is published");
         ensure!(clock::now() - pulse.began < 5 * CALM, "the server does not answer publishes");
-        pulse.beat(&mut field)?;
-        field.turn(&mut calm, 0, MILLI)?;
+        pulse.beat(&mut stay)?;
+        stay.turn(&mut calm, 0, MILLI)?;
+        field.turn(&mut unseen, 0, NOW)?;
     }
     let before = redis.as_ref().map(redis::calls).transpose()?;
-    let mut times = Times::new(count)?;
+    let mut times = Times::new(usize::MAX)?;
     let began = clock::now();
     for index in 0..count {
         field.members[index].target = back.clone();
         field.come(index, arguments.messages)?;
         // Not so many that those who stayed would wait for this process.
         if index % 64 == 0 {
-            pulse.beat(&mut field)?;
+            pulse.beat(&mut stay)?;
+            stay.turn(&mut meanwhile, 0, NOW)?;
             field.turn(&mut times, arguments.messages, NOW)?;
         }
     }
     while !field.all_have(0..count, arguments.messages)
         && clock::now() - began < nanos(arguments.patience.into())
     {
-        pulse.beat(&mut field)?;
+        pulse.beat(&mut stay)?;
+        stay.turn(&mut meanwhile, 0, NOW)?;
         field.turn(&mut times, arguments.messages, MILLI)?;
     }
     let took = clock::now() - began;
@@ -117,7 +124,7 @@ pub(crate) fn run(arguments: &Avalanche) -> anyhow::Result<Outcome> {
         seconds: seconds(took),
         replay: Latency::of(&times.replay),
         calm: has_watchers.then(|| Latency::of(&calm.latency)),
-        meanwhile: has_watchers.then(|| Latency::of(&times.latency)),
+        meanwhile: has_watchers.then(|| Latency::of(&meanwhile.latency)),
         redis: before.zip(after).map(|(before, after)| redis::since(&before, after)),
     })
 }

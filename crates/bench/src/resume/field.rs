@@ -16,6 +16,8 @@ use crate::publisher::Publisher;
 use crate::target::Target;
 use crate::template::Template;
 
+/// Events taken in a turn: few, so that another field gets its turn soon.
+const EVENTS: usize = 64;
 /// The longest sleep.
 const NAP: Duration = Duration::from_millis(20);
 /// How long a client waits that was turned away or lost its connection, in nanoseconds.
@@ -86,7 +88,7 @@ impl Field {
     pub(super) fn new(sources: u8) -> anyhow::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
-            events: Events::with_capacity(1_024),
+            events: Events::with_capacity(EVENTS),
             scratch: vec![0; 256 << 10].into_boxed_slice(),
             sources,
             members: Vec::new(),

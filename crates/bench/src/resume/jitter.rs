@@ -49,11 +49,12 @@ pub(crate) fn run(arguments: &Jitter) -> anyhow::Result<Outcome> {
     ensure!(to.scheme != Scheme::Redis, "a plain PUBLISH is not stored: publish over http: or ws:");
     let template = Template::new(&to, None, &arguments.channel, arguments.payload_bytes)?;
     let mut field = Field::new(arguments.sources)?;
-    let publisher = field.publisher(&to, template)?;
     let (count, every, away) =
         (arguments.clients, nanos(arguments.every.into()), nanos(arguments.away.into()));
     ensure!(count > 0 && every > away, "a client must be there longer than away");
     field.open(&target, count, arguments.at_once)?;
+    // Not before: a server ends a connection on which no request comes.
+    let publisher = field.publisher(&to, template)?;
 
     let (mut times, mut plan, mut cuts) = (Times::new(usize::MAX)?, BinaryHeap::new(), 0);
     let began = clock::now();
