@@ -18,6 +18,7 @@ mod phase;
 mod process;
 mod publisher;
 mod replies;
+mod resume;
 mod scan;
 mod subscriber;
 mod summary;
@@ -56,6 +57,14 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Cross(arguments) => {
             let outcome = fanout::run(&arguments.as_load())?;
             outcome::print(&arguments.print, "cross", &outcome)
+        }
+        Command::Avalanche(arguments) => {
+            let outcome = resume::avalanche(arguments)?;
+            outcome::print(&arguments.print, "avalanche", &outcome)
+        }
+        Command::Jitter(arguments) => {
+            let outcome = resume::jitter(arguments)?;
+            outcome::print(&arguments.print, "jitter", &outcome)
         }
         Command::Limit(arguments) => limit::run(arguments),
         Command::Summary(arguments) => summary::run(arguments),

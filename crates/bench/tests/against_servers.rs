@@ -152,3 +152,33 @@ async fn from_one_node_to_another() {
     assert_whole(&outcome, 1);
     assert_eq!(outcome["kind"], "cross");
 }
+
+#[tokio::test]
+async fn a_crowd_comes_back_to_another_node() {
+    let redis = RedisServer::start().await;
+    let gateways = Gateway::builder().redis(redis.url());
+    let (a, b) = (gateways.start().await, gateways.start().await);
+    let at = |node: &Gateway| format!("{}/v1/ws?channel={{channel}}", node.ws());
+    let publish = format!("{}/v1/channels/{{channel}}/messages", b.http());
+    let nodes = ["--url", &at(&a), "--back", &at(&b), "--redis", &redis.url()];
+    let outcome =
+        line(&[&["avalanche", "--publish", &publish, "--clients", "100"][..], &nodes].concat());
+    assert_eq!((&outcome["delivered"], &outcome["expected"]), (&1_000.into(), &1_000.into()));
+    assert_eq!((&outcome["gaps"], &outcome["repeated"]), (&0.into(), &0.into()));
+    assert!(outcome["meanwhile"]["p99_us"].as_f64().unwrap() > 0.0, "{outcome}");
+    assert!(outcome["redis"]["fcall_ro"].as_u64().unwrap_or(0) < 10, "{outcome}");
+}
+
+#[tokio::test]
+async fn clients_on_links_that_are_cut_get_everything() {
+    let gateway = Gateway::start().await;
+    let url = format!("{}/v1/ws?channel={{channel}}", gateway.ws());
+    let publish = format!("{}/v1/channels/{{channel}}/messages", gateway.http());
+    let load = ["--clients", "50", "--messages", "20", "--rate", "20"];
+    let cuts = ["--every", "400ms", "--away", "100ms"];
+    let common = ["jitter", "--url", &url, "--publish", &publish];
+    let outcome = line(&[&common[..], &load, &cuts].concat());
+    assert_eq!(outcome["percent"], 100.0, "{outcome}");
+    assert!(outcome["cuts"].as_u64().unwrap() >= 50, "{outcome}");
+    assert_eq!((&outcome["gaps"], &outcome["missed"]), (&0.into(), &0.into()), "{outcome}");
+}

@@ -17,7 +17,7 @@ use thiserror::Error;
 use tidewire_protocol::{Channel, Code, EntryId, Incarnation, Message};
 
 pub use memory::MemoryBroker;
-pub use reading::{Query, ReadError, Reading, Verdict};
+pub use reading::{FIRST_PLACE_MS, Query, ReadError, Reading, Verdict};
 pub use vital::Vital;
 
 /// Carries messages between nodes.

@@ -65,7 +65,7 @@ pub enum Verdict {
 
 /// The longest time for which a place before a channel's first message is good: the shortest that
 /// the last id is kept, 30 days.
-pub(crate) const FIRST_PLACE_MS: u64 = 30 * 24 * 3_600 * 1_000;
+pub const FIRST_PLACE_MS: u64 = 30 * 24 * 3_600 * 1_000;
 
 impl Reading {
     /// The rule of the contract. Holds only for a reading that was asked for with `after` at or

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tidewire_broker::Reading;
+use tidewire_broker::{FIRST_PLACE_MS, Reading};
 use tidewire_protocol::{Channel, Cursor, EntryId, Incarnation, Message, Stored};
 
 use crate::wire::Encoded;
@@ -197,7 +197,7 @@ impl Window {
         }
         let from = if cursor == self.last {
             self.messages.len()
-        } else if cursor == self.base {
+        } else if cursor == self.base || self.is_before_all(cursor) {
             0
         } else {
             let at = self.messages.partition_point(|message| id_of(message) < cursor.id);
@@ -208,6 +208,18 @@ impl Window {
             at + 1
         };
         Some(self.messages.range(from..))
+    }
+
+    /// Whether a place before the first message, given by another node or at another time, is as
+    /// good as the base: the read that showed the base showed that nothing was lost since, and this
+    /// window has every message that there was.
+    fn is_before_all(&self, cursor: Cursor) -> bool {
+        let both = cursor.id.is_before_first() && self.base.id.is_before_first();
+        let age = self.base.id.seq.checked_sub(cursor.id.seq);
+        self.complete
+            && both
+            && cursor.life == self.base.life
+            && age.is_some_and(|age| age < FIRST_PLACE_MS)
     }
 
     /// The messages that it holds with an id above this one.
