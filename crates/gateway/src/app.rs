@@ -7,6 +7,7 @@ use std::time::Instant;
 use tidewire_broker::Broker;
 use tidewire_hub::Hub;
 
+use crate::address::{AddressPlace, Addresses};
 use crate::auth::Auth;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
@@ -18,17 +19,22 @@ pub(crate) struct App {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) metrics: Metrics,
     pub(crate) auth: Auth,
+    pub(crate) addresses: Arc<Addresses>,
     draining: AtomicBool,
     connections: AtomicUsize,
     started: Instant,
 }
 
 /// One of the node's connections; its place is free again when this is dropped.
-pub(crate) struct Place(Arc<App>);
+pub(crate) struct Place {
+    app: Arc<App>,
+    /// Its address's, where those are counted.
+    _address: Option<AddressPlace>,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.app.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -41,6 +47,7 @@ impl App {
     ) -> Self {
         Self {
             metrics: Metrics::new(&settings.namespaces),
+            addresses: Addresses::new(settings.addresses.clone()),
             settings,
             hub,
             broker,
@@ -52,8 +59,8 @@ impl App {
     }
 
     /// Takes a place for a connection, if there is one.
-    pub(crate) fn place(self: &Arc<Self>) -> Option<Place> {
-        let place = Place(self.clone());
+    pub(crate) fn place(self: &Arc<Self>, address: Option<AddressPlace>) -> Option<Place> {
+        let place = Place { app: self.clone(), _address: address };
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
         (before < self.settings.connections).then_some(place)
     }
@@ -66,6 +73,11 @@ impl App {
     /// Begins to stop; false if it had begun before.
     pub(crate) fn begin_drain(&self) -> bool {
         !self.draining.swap(true, Ordering::Relaxed)
+    }
+
+    /// Milliseconds since the start, wrapping after 49 days.
+    pub(crate) fn millis(&self) -> u32 {
+        self.started.elapsed().as_millis() as u32
     }
 
     /// Seconds since the start, for times that may be a second off.

@@ -103,11 +103,15 @@ fn settings(config: &Config, connections: usize) -> anyhow::Result<Settings> {
         // Who must log in is not let in by where a page is from.
         loopback: config.listen.is_loopback() && config.auth.is_open(),
     };
+    let (frames_per_second, bytes_per_second) = config.rates();
     let namespaces = Arc::new(config.namespace_rules());
     let decides = auth::build(config, &namespaces)?;
     Ok(Settings {
         lanes: config.lane_count(),
         connections,
+        addresses: config.address_limits(),
+        frames_per_second,
+        bytes_per_second,
         subscriptions_per_session: limits.subscriptions_per_session,
         message_bytes: limits.frame_bytes,
         outbox: OutboxLimits { bytes: limits.outbox_bytes, messages: limits.outbox_messages },

@@ -7,6 +7,7 @@
 mod closing;
 mod deadline;
 mod login;
+mod pace;
 mod poll;
 mod request;
 mod sse;
@@ -33,6 +34,7 @@ use crate::metrics::Reason;
 use crate::takeover::Takeover;
 pub(crate) use closing::End;
 use login::Login;
+use pace::Pace;
 pub(crate) use poll::Polled;
 pub(crate) use sse::SessionBody;
 
@@ -73,6 +75,7 @@ pub(crate) struct Session {
     /// What a poll is told besides messages.
     gaps: RefCell<Vec<(Channel, Gap)>>,
     login: Login,
+    pace: Pace,
 }
 
 /// A subscription and what it waits for.
@@ -126,6 +129,7 @@ impl Session {
             behind: RefCell::default(),
             gaps: RefCell::default(),
             login,
+            pace: Pace::default(),
         });
         session.slot.set(Some(lane.attach(session.clone())));
         app.metrics.opened(form.transport());

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tidewire_auth::{Access, ApiKeySpec, HmacAlgorithm};
+use tidewire_gateway::{AddressLimits, ForwardedHeader};
 use tidewire_protocol::{NamespaceRules, Namespaces};
 
 use super::credentials::{ApiKeys, EventName, JwksUrl, NamespaceName, OneLine, Secrets};
-use super::setting::{Many, Maybe, Number, OnlyZero, Size, Switch, Text, Time};
-use super::values::{AuthMode, BrokerUrl, Endpoint, LogFormat, LogLevel, Prefix, WebOrigin};
+use super::setting::{Many, Maybe, MaybeSize, Number, OnlyZero, Size, Switch, Text, Time};
+use super::values::{
+    AuthMode, BrokerUrl, Endpoint, LogFormat, LogLevel, Network, Prefix, WebOrigin,
+};
 use super::walk::{Path, Visitor};
 
 const KIB: usize = 1 << 10;
@@ -18,6 +21,9 @@ const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
+const CONNECTIONS_PER_ADDRESS: usize = 100;
+const FRAMES_PER_SECOND: u32 = 100;
+const BYTES_PER_SECOND: u32 = 1 << 20;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Everything that can be set. What the keys mean is told in [`Config::walk`] and so in
@@ -87,6 +93,13 @@ pub(crate) struct Jwt {
 pub(crate) struct Limits {
     /// Absent: as many as the limit of open files allows.
     pub(crate) connections: Option<usize>,
+    /// Absent: see [`Config::address_limits`].
+    pub(crate) connections_per_address: Option<usize>,
+    pub(crate) trusted_proxies: Vec<Network>,
+    pub(crate) forwarded_header: ForwardedHeader,
+    /// Absent: 100 where logging in is required, else none. The same for the next.
+    pub(crate) frames_per_second: Option<u32>,
+    pub(crate) bytes_per_second: Option<usize>,
     pub(crate) subscriptions_per_session: usize,
     pub(crate) publishes_in_flight: usize,
     pub(crate) frame_bytes: usize,
@@ -202,6 +215,11 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: None,
+            connections_per_address: None,
+            trusted_proxies: Vec::new(),
+            forwarded_header: ForwardedHeader::default(),
+            frames_per_second: None,
+            bytes_per_second: None,
             subscriptions_per_session: 128,
             publishes_in_flight: 64,
             frame_bytes: 64 * KIB,
@@ -239,6 +257,33 @@ impl Config {
     pub(crate) fn lane_count(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         self.lanes.unwrap_or_else(cores)
+    }
+
+    /// What one address may have: what is set; else 100 connections for an address of the internet
+    /// where logging in is required. A proxy on a private address that nobody has named must not
+    /// hold all clients together to a hundred.
+    pub(crate) fn address_limits(&self) -> AddressLimits {
+        let limits = &self.limits;
+        let given = limits.connections_per_address;
+        let default = (!self.auth.is_open()).then_some(CONNECTIONS_PER_ADDRESS);
+        AddressLimits {
+            connections: given.or(default),
+            public_only: given.is_none(),
+            trusted_proxies: limits.trusted_proxies.iter().map(Network::get).collect(),
+            header: limits.forwarded_header,
+        }
+    }
+
+    /// Frames and bytes that one WebSocket may send in a second; 0: no limit.
+    pub(crate) fn rates(&self) -> (u32, u32) {
+        let required = |rate: u32| if self.auth.is_open() { 0 } else { rate };
+        let bytes = self.limits.bytes_per_second.map(|b| u32::try_from(b).unwrap_or(u32::MAX));
+        (
+            self.limits.frames_per_second.unwrap_or(required(FRAMES_PER_SECOND)),
+            bytes.unwrap_or(required(
+                BYTES_PER_SECOND.max(u32::try_from(self.limits.frame_bytes).unwrap_or(u32::MAX)),
+            )),
+        )
     }
 
     /// The namespaces' rules as the rest of the gateway takes them.
@@ -383,6 +428,11 @@ impl Limits {
     fn walk(&mut self, v: &mut dyn Visitor) {
         v.table(Path::new(["limits"]), "What one client, and all together, may take.");
         v.key("connections", "How many connections the node holds at most. Not set: the limit of open files (`ulimit -n`) less 128, or half of it if that is more.", &mut Number(&mut self.connections, 1..=10_000_000));
+        v.key("connections_per_address", "How many connections one address may have (of IPv6: one /64); one more is answered 429. Behind a proxy that is trusted, how many streams. Not set: 100 for addresses of the internet where logging in is required; no limit in open mode.", &mut Number(&mut self.connections_per_address, 1..=10_000_000));
+        v.key("trusted_proxies", "The networks of the proxies in front, such as `172.16.0.0/12`: what they say about where a client is, is believed; what anybody else says is not.", &mut Many(&mut self.trusted_proxies));
+        v.key("forwarded_header", "The header in which they say it. The other one, which a client may have written, is not looked at.", &mut Text(&mut self.forwarded_header));
+        v.key("frames_per_second", "How many frames one WebSocket may send in a second, with a burst of twice that. One more is answered with `too_fast` and not acted on; ten such errors in ten seconds end the session. 0: no limit. Not set: 100 where logging in is required; no limit in open mode.", &mut Number(&mut self.frames_per_second, 0..=1_000_000));
+        v.key("bytes_per_second", "How many bytes of messages, in the same way. Must be at least `frame_bytes`. Not set: 1 MiB (or `frame_bytes`, if that is more) where logging in is required; no limit in open mode.", &mut MaybeSize(&mut self.bytes_per_second, KIB..=1024 * MIB));
         v.key(
             "subscriptions_per_session",
             "How many channels one session may be subscribed to.",

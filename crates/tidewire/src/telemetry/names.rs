@@ -100,6 +100,12 @@ const METRICS: &[(&str, Kind, Unit, &str)] = &[
         "Publishes that the broker did not confirm (code)",
     ),
     (
+        "tidewire_limited_total",
+        Counter,
+        Unit::Count,
+        "Times that a client ran into a limit (limit)",
+    ),
+    (
         "tidewire_jwks_fetches_total",
         Counter,
         Unit::Count,
