@@ -43,8 +43,13 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         config.broker.url.as_ref().map_or_else(|| "embedded".to_owned(), ToString::to_string);
     tracing::info!(listen = %at, admin = %admin_at, broker, files, connections, "serving");
     // Nobody may be there to read it, which is no reason not to serve.
-    let _ = std::io::stdout()
-        .write_all(banner::banner(at, admin_at, &broker, config.auth.is_open()).as_bytes());
+    let login = match (config.auth.is_open(), config.auth.jwt.secret.is_empty()) {
+        (true, _) => banner::Login::None,
+        (false, false) => banner::Login::Secret,
+        (false, true) => banner::Login::Elsewhere,
+    };
+    let banner = banner::banner(at, admin_at, &broker, login);
+    let _ = std::io::stdout().write_all(banner.as_bytes());
 
     until_told_to_stop(&gateway, &drain).await?;
     gateway.stop().await;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 
+use futures_util::SinkExt as _;
 use serde_json::json;
 use tidewire_testkit::sse::EventStream;
 use tidewire_testkit::websocket::{WebSocket, tungstenite};
@@ -95,6 +96,14 @@ async fn too_fast_is_an_error_first_and_then_the_end() {
     assert!(error["id"].as_u64().is_some_and(|id| id >= 10), "{error}");
     assert_eq!(ws.closed().await, 4103);
     assert!(limited(&gateway, "frames_per_second").await.unwrap() >= 10.0);
+    // Pings are frames, too.
+    let mut pings = WebSocket::connect(gateway.addr(), "/v1/ws").await;
+    pings.expect("welcome").await;
+    for _ in 0..40 {
+        // It may be closed while it still sends.
+        let _ = pings.stream().send(tungstenite::Message::Ping("x".into())).await;
+    }
+    assert_eq!(pings.closed().await, 4103);
     let mut next = WebSocket::connect(gateway.addr(), "/v1/ws").await;
     next.expect("welcome").await;
     assert_eq!(next.ask(&json!({"type": "ping", "id": 1})).await["type"], "pong");

@@ -59,13 +59,8 @@ fn drained(used: u32, by: u64) -> u32 {
 impl Session {
     /// Whether the client may send this frame now; else it has been told.
     pub(super) fn keeps_pace(&self, text: &str) -> bool {
-        let settings = &self.app.settings;
-        let rates = Rates { frames: settings.frames_per_second, bytes: settings.bytes_per_second };
-        if rates.frames == 0 && rates.bytes == 0 {
-            return true;
-        }
-        let Err(limit) = self.pace.take(rates, text.len(), self.app.millis()) else { return true };
-        self.app.metrics.limited(limit);
+        let rates = self.rates();
+        let Err(limit) = self.take_pace(text.len()) else { return true };
         let id: Option<FrameId> = match ClientFrame::parse_json(text) {
             Ok(frame) => frame.id,
             Err(error) => error.id,
@@ -79,6 +74,33 @@ impl Session {
         self.reply(&Reply::Error { id, code, message, retry: Some(1_000) });
         self.count_error();
         false
+    }
+
+    /// Whether a ping of so many bytes may be answered now. One that came too fast is an error like
+    /// others, but there is no frame to tell it with.
+    pub(super) fn keeps_pace_of_ping(&self, bytes: usize) -> bool {
+        let in_time = self.take_pace(bytes).is_ok();
+        if !in_time {
+            self.count_error();
+        }
+        in_time
+    }
+
+    fn rates(&self) -> Rates {
+        let settings = &self.app.settings;
+        Rates { frames: settings.frames_per_second, bytes: settings.bytes_per_second }
+    }
+
+    fn take_pace(&self, bytes: usize) -> Result<(), Limit> {
+        let rates = self.rates();
+        if rates.frames == 0 && rates.bytes == 0 {
+            return Ok(());
+        }
+        let taken = self.pace.take(rates, bytes, self.app.millis());
+        if let Err(limit) = taken {
+            self.app.metrics.limited(limit);
+        }
+        taken
     }
 }
 
