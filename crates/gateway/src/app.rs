@@ -7,6 +7,7 @@ use std::time::Instant;
 use tidewire_broker::Broker;
 use tidewire_hub::Hub;
 
+use crate::address::{AddressPlace, Addresses};
 use crate::admission::Admission;
 use crate::auth::Auth;
 use crate::metrics::Metrics;
@@ -20,17 +21,22 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     pub(crate) admission: Admission,
     pub(crate) auth: Auth,
+    pub(crate) addresses: Arc<Addresses>,
     draining: AtomicBool,
     connections: AtomicUsize,
     started: Instant,
 }
 
 /// One of the node's connections; its place is free again when this is dropped.
-pub(crate) struct Place(Arc<App>);
+pub(crate) struct Place {
+    app: Arc<App>,
+    /// Its address's, where those are counted.
+    _address: Option<AddressPlace>,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.app.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -44,6 +50,7 @@ impl App {
         Self {
             metrics: Metrics::new(&settings.namespaces),
             admission: Admission::new(settings.handshakes),
+            addresses: Addresses::new(settings.addresses.clone()),
             settings,
             hub,
             broker,
@@ -55,8 +62,8 @@ impl App {
     }
 
     /// Takes a place for a connection, if there is one.
-    pub(crate) fn place(self: &Arc<Self>) -> Option<Place> {
-        let place = Place(self.clone());
+    pub(crate) fn place(self: &Arc<Self>, address: Option<AddressPlace>) -> Option<Place> {
+        let place = Place { app: self.clone(), _address: address };
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
         (before < self.settings.connections).then_some(place)
     }
@@ -69,6 +76,11 @@ impl App {
     /// Begins to stop; false if it had begun before.
     pub(crate) fn begin_drain(&self) -> bool {
         !self.draining.swap(true, Ordering::Relaxed)
+    }
+
+    /// Milliseconds since the start, wrapping after 49 days.
+    pub(crate) fn millis(&self) -> u32 {
+        self.started.elapsed().as_millis() as u32
     }
 
     /// Seconds since the start, for times that may be a second off.

@@ -6,6 +6,7 @@ use tidewire_auth::{AuthError, Authenticator, Denied, Identity, Policy};
 use tidewire_broker::Publisher;
 use tidewire_protocol::{BodyError, Channel, Timestamp};
 
+use crate::address::AddressPlace;
 use crate::jwks::Renewal;
 
 /// Shared by all threads.
@@ -110,4 +111,6 @@ pub(crate) struct Caller {
     pub(crate) identity: Arc<Identity>,
     /// Nobody yet: its first frame must say.
     pub(crate) must_log_in: bool,
+    /// The place of a stream that came through a proxy. Held as long as the stream.
+    pub(crate) place: Option<Arc<AddressPlace>>,
 }

@@ -4,6 +4,7 @@
 //! (`connection`, `http`) until a WebSocket or an event stream takes the socket over (`takeover`);
 //! from then on it is a `session`. The binary starts it; it reads no configuration file.
 
+mod address;
 mod admission;
 mod app;
 mod auth;
@@ -20,6 +21,7 @@ mod session;
 mod settings;
 mod takeover;
 
+pub use address::{AddressLimits, ForwardedHeader};
 pub use gateway::{Gateway, StartError};
 pub use jwks::JwksSettings;
 pub use origin::Origins;

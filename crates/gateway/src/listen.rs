@@ -6,6 +6,7 @@
 //! it waits until some are free.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::admission::Turn;
 use crate::app::{App, Place};
 use crate::connection::Connection;
-use crate::metrics::Refusal;
+use crate::metrics::{Limit, Refusal};
 
 /// Wait after the system gave no socket: long enough to burn nothing, short enough to be unnoticed.
 const OUT_OF_SOCKETS: Duration = Duration::from_millis(100);
@@ -30,6 +31,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\n\
     content-type: application/problem+json\r\ncontent-length: 94\r\nconnection: close\r\n\r\n\
     {\"type\":\"about:blank\",\"status\":503,\"code\":\"too_many\",\"detail\":\"this node's connections: full\"}";
+const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 5\r\n\
+    content-type: application/problem+json\r\ncontent-length: 98\r\nconnection: close\r\n\r\n\
+    {\"type\":\"about:blank\",\"status\":429,\"code\":\"too_many\",\"detail\":\"connections of this address: full\"}";
 
 /// Accepts for ever.
 pub(crate) async fn accept(
@@ -41,8 +45,8 @@ pub(crate) async fn accept(
     let mut next = lanes.iter().cycle();
     let mut logged = None;
     loop {
-        let socket = match accept_one(&listener).await {
-            Ok(socket) => socket,
+        let (socket, peer) = match accept_one(&listener).await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 app.metrics.refused(Refusal::Accept);
                 if logged.is_none_or(|at: Instant| at.elapsed() > LOG_INTERVAL) {
@@ -53,26 +57,33 @@ pub(crate) async fn accept(
                 continue;
             }
         };
-        let Some(place) = app.place() else {
+        let Ok(address) = app.addresses.of_peer(peer) else {
             app.metrics.refused(Refusal::Limit);
+            app.metrics.limited(Limit::ConnectionsPerAddress);
+            let _ = io::Write::write(&mut &socket, TOO_MANY);
+            continue;
+        };
+        let Some(place) = app.place(address) else {
+            app.metrics.refused(Refusal::Limit);
+            app.metrics.limited(Limit::Connections);
             // Best effort: a fresh socket's buffer takes it.
             let _ = io::Write::write(&mut &socket, FULL);
             continue;
         };
         let turn = app.admission.turn().await;
         if let Some(lane) = next.next() {
-            hand_to_lane(lane, socket, place, turn, &app, &router);
+            hand_to_lane(lane, (socket, peer), place, turn, &app, &router);
         }
     }
 }
 
 /// The next socket. Errors of one connection that broke while it waited are passed over
 /// (accept(2), "Error handling").
-async fn accept_one(listener: &TcpListener) -> io::Result<std::net::TcpStream> {
+async fn accept_one(listener: &TcpListener) -> io::Result<(std::net::TcpStream, IpAddr)> {
     loop {
         match listener.accept().await {
             // Registered here for accepting only; the lane registers it with its own event queue.
-            Ok((socket, _)) => return socket.into_std(),
+            Ok((socket, peer)) => return Ok((socket.into_std()?, peer.ip())),
             Err(error) if is_the_peers(&error) => {}
             Err(error) => return Err(error),
         }
@@ -93,7 +104,7 @@ fn is_the_peers(error: &io::Error) -> bool {
 
 fn hand_to_lane(
     lane: &LaneHandle,
-    socket: std::net::TcpStream,
+    (socket, peer): (std::net::TcpStream, IpAddr),
     place: Place,
     turn: Turn,
     app: &Arc<App>,
@@ -106,7 +117,7 @@ fn hand_to_lane(
             // It broke between the two threads.
             Err(error) => return tracing::debug!(%error, "a socket that cannot be used"),
         };
-        let connection = Connection { app, lane: lane.clone(), router };
+        let connection = Connection { app, lane: lane.clone(), router, peer };
         tokio::task::spawn_local(connection.serve(socket, place, turn));
     });
 }
@@ -122,13 +133,19 @@ fn prepare(socket: std::net::TcpStream) -> io::Result<TcpStream> {
 
 #[cfg(test)]
 mod tests {
-    use super::FULL;
+    use super::{FULL, TOO_MANY};
 
     #[test]
     fn the_answer_to_one_too_many_has_the_length_it_says() {
-        let text = std::str::from_utf8(FULL).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("content-length: {}\r\n", body.len())));
-        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
+        for answer in [FULL, TOO_MANY] {
+            let text = std::str::from_utf8(answer).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(
+                head.contains(&format!("content-length: {}\r\n", body.len())),
+                "{}",
+                body.len()
+            );
+            assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
+        }
     }
 }

@@ -100,6 +100,42 @@ impl Refusal {
     }
 }
 
+/// A limit that a client ran into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// Connections of the node.
+    Connections,
+    /// Connections of one address.
+    ConnectionsPerAddress,
+    /// Subscriptions of one session.
+    SubscriptionsPerSession,
+    /// Frames of one session.
+    FramesPerSecond,
+    /// Bytes of one session.
+    BytesPerSecond,
+}
+
+impl Limit {
+    const ALL: [Self; 5] = [
+        Self::Connections,
+        Self::ConnectionsPerAddress,
+        Self::SubscriptionsPerSession,
+        Self::FramesPerSecond,
+        Self::BytesPerSecond,
+    ];
+
+    /// As the configuration calls it.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::ConnectionsPerAddress => "connections_per_address",
+            Self::SubscriptionsPerSession => "subscriptions_per_session",
+            Self::FramesPerSecond => "frames_per_second",
+            Self::BytesPerSecond => "bytes_per_second",
+        }
+    }
+}
+
 /// How a message was published here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -114,6 +150,7 @@ pub(crate) struct Metrics {
     transports: [PerTransport; 3],
     refused: [Counter; Refusal::ALL.len()],
     errors: Vec<Counter>,
+    limited: [Counter; Limit::ALL.len()],
     /// By source, then by the namespace's number.
     messages_in: [Vec<Counter>; 2],
     publish: Histogram,
@@ -143,6 +180,8 @@ impl Metrics {
                 .iter()
                 .map(|code| counter!("tidewire_errors_total", "code" => code.as_str()))
                 .collect(),
+            limited: Limit::ALL
+                .map(|limit| counter!("tidewire_limited_total", "limit" => limit.as_str())),
             messages_in,
             publish: histogram!("tidewire_publish_seconds"),
         }
@@ -166,6 +205,10 @@ impl Metrics {
 
     pub(crate) fn error(&self, code: Code) {
         self.errors[code.index()].increment(1);
+    }
+
+    pub(crate) fn limited(&self, limit: Limit) {
+        self.limited[limit as usize].increment(1);
     }
 
     pub(crate) fn published(&self, source: Source, namespace: usize, took: Duration) {

@@ -7,6 +7,7 @@ use tidewire_auth::{Authenticator, Policy};
 use tidewire_hub::{OutboxLimits, WindowLimits};
 use tidewire_protocol::Namespaces;
 
+use crate::address::AddressLimits;
 use crate::jwks::JwksSettings;
 use crate::origin::Origins;
 
@@ -19,6 +20,12 @@ pub struct Settings {
     pub connections: usize,
     /// Handshakes that are worked on at a time; at least 1.
     pub handshakes: usize,
+    /// What one address may have.
+    pub addresses: AddressLimits,
+    /// Frames of one WebSocket in a second; 0: no limit.
+    pub frames_per_second: u32,
+    /// Bytes of messages of one WebSocket in a second; 0: no limit. At least the largest message.
+    pub bytes_per_second: u32,
     /// Channels that one session may be subscribed to.
     pub subscriptions_per_session: usize,
     /// The most bytes of a client's frame, of a message and of an HTTP body.
@@ -71,6 +78,9 @@ impl Default for Settings {
             lanes: std::thread::available_parallelism().map_or(1, usize::from),
             connections: 10_000,
             handshakes: 64,
+            addresses: AddressLimits::default(),
+            frames_per_second: 0,
+            bytes_per_second: 0,
             subscriptions_per_session: 128,
             message_bytes: 64 << 10,
             outbox: OutboxLimits { bytes: 1 << 20, messages: 1_024 },

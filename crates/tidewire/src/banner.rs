@@ -2,20 +2,32 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+/// What a client must have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Login {
+    /// Nothing.
+    None,
+    /// A token, which this command line can make: the configuration has the secret.
+    Secret,
+    /// A token or a key that comes from elsewhere.
+    Elsewhere,
+}
+
 /// Where the node listens and three lines to try. `broker` is told as it is, so it must hold no
 /// password. Ends with a line break.
-pub(crate) fn banner(listen: SocketAddr, admin: SocketAddr, broker: &str, open: bool) -> String {
+pub(crate) fn banner(listen: SocketAddr, admin: SocketAddr, broker: &str, login: Login) -> String {
     let base = format!("http://{}", reachable(listen));
     let admin = reachable(admin);
     let version = env!("CARGO_PKG_VERSION");
-    let (shell, header) = if open {
-        ("", "")
-    } else {
-        // The same secret is in the configuration or the environment of whoever may start a node.
-        (
-            "\x20 TOKEN=$(tidewire token --sub me --subscribe '*' --publish '*')\n",
-            "-H \"authorization: Bearer $TOKEN\" ",
-        )
+    let header = match login {
+        Login::None => "",
+        Login::Secret | Login::Elsewhere => "-H \"authorization: Bearer $TOKEN\" ",
+    };
+    let shell = match login {
+        Login::Secret => {
+            "\x20 TOKEN=$(tidewire token --sub me --subscribe '*' --publish '*')   # in both\n"
+        }
+        Login::None | Login::Elsewhere => "",
     };
     format!(
         "Tidewire {version} listens on http://{listen} \
@@ -50,8 +62,12 @@ mod tests {
 
     #[test]
     fn it_can_be_pasted_into_a_shell() {
-        let text =
-            banner("0.0.0.0:8000".parse().unwrap(), "[::]:8001".parse().unwrap(), "embedded", true);
+        let text = banner(
+            "0.0.0.0:8000".parse().unwrap(),
+            "[::]:8001".parse().unwrap(),
+            "embedded",
+            Login::None,
+        );
         assert!(text.starts_with("Tidewire "), "{text}");
         assert!(text.contains("listens on http://0.0.0.0:8000 "), "{text}");
         assert!(text.contains("  curl -N 'http://127.0.0.1:8000/v1/sse?channel=news'\n"), "{text}");
@@ -61,5 +77,15 @@ mod tests {
         ), "{text}");
         assert!(text.contains("open http://127.0.0.1:8000/ in"), "{text}");
         assert!(text.contains("http://[::1]:8001/metrics"), "{text}");
+    }
+
+    #[test]
+    fn it_shows_how_to_log_in() {
+        let at = "127.0.0.1:8000".parse().unwrap();
+        let text = banner(at, at, "embedded", Login::Secret);
+        assert!(text.contains("TOKEN=$(tidewire token --sub me"), "{text}");
+        assert!(text.contains("curl -N -H \"authorization: Bearer $TOKEN\" 'http"), "{text}");
+        let text = banner(at, at, "embedded", Login::Elsewhere);
+        assert!(!text.contains("tidewire token") && text.contains("$TOKEN"), "{text}");
     }
 }

@@ -50,8 +50,13 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         config.broker.url.as_ref().map_or_else(|| "embedded".to_owned(), ToString::to_string);
     tracing::info!(listen = %at, admin = %admin_at, broker, files, connections, "serving");
     // Nobody may be there to read it, which is no reason not to serve.
-    let _ = std::io::stdout()
-        .write_all(banner::banner(at, admin_at, &broker, config.auth.is_open()).as_bytes());
+    let login = match (config.auth.is_open(), config.auth.jwt.secret.is_empty()) {
+        (true, _) => banner::Login::None,
+        (false, false) => banner::Login::Secret,
+        (false, true) => banner::Login::Elsewhere,
+    };
+    let banner = banner::banner(at, admin_at, &broker, login);
+    let _ = std::io::stdout().write_all(banner.as_bytes());
 
     until_told_to_stop(&gateway, &mut signals, &drain).await;
     gateway.stop().await;
@@ -134,12 +139,16 @@ fn settings(config: &Config, connections: usize) -> anyhow::Result<Settings> {
         // Who must log in is not let in by where a page is from.
         loopback: config.listen.is_loopback() && config.auth.is_open(),
     };
+    let (frames_per_second, bytes_per_second) = config.rates();
     let namespaces = Arc::new(config.namespace_rules());
     let decides = auth::build(config, &namespaces)?;
     Ok(Settings {
         lanes: config.lane_count(),
         connections,
         handshakes: limits.handshakes,
+        addresses: config.address_limits(),
+        frames_per_second,
+        bytes_per_second,
         subscriptions_per_session: limits.subscriptions_per_session,
         message_bytes: limits.frame_bytes,
         outbox: OutboxLimits { bytes: limits.outbox_bytes, messages: limits.outbox_messages },

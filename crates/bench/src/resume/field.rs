@@ -32,7 +32,8 @@ pub(super) struct Field {
     scratch: Box<[u8]>,
     sources: u8,
     pub(super) members: Vec<Member>,
-    publishers: Vec<Publisher>,
+    /// Each with what it publishes.
+    publishers: Vec<(Publisher, Template)>,
     /// When clients are to come (again), in nanoseconds.
     due: BinaryHeap<Reverse<(u64, usize)>>,
 }
@@ -105,19 +106,21 @@ impl Field {
     ) -> anyhow::Result<usize> {
         let index = self.publishers.len();
         let token = Token(PUBLISHERS + index);
-        self.publishers.push(Publisher::open(target, template, self.poll.registry(), token)?);
+        let publisher = Publisher::open(target, self.poll.registry(), token)?;
+        self.publishers.push((publisher, template));
         Ok(index)
     }
 
     /// Publishes a message.
     pub(super) fn publish(&mut self, publisher: usize, number: u32) -> anyhow::Result<()> {
         let marker = Marker { sent: clock::now(), number };
-        self.publishers[publisher].publish(marker)
+        let (publisher, template) = &mut self.publishers[publisher];
+        publisher.publish(template, marker)
     }
 
     /// How many publishes were taken, and how many refused.
     pub(super) fn answered(&self, publisher: usize) -> (u64, u64) {
-        let tally = self.publishers[publisher].tally();
+        let tally = self.publishers[publisher].0.tally();
         (tally.accepted, tally.refused)
     }
 
@@ -198,7 +201,7 @@ impl Field {
         for event in &self.events {
             let Token(index) = event.token();
             if let Some(publisher) = index.checked_sub(PUBLISHERS) {
-                self.publishers[publisher].attend()?;
+                self.publishers[publisher].0.attend()?;
             } else if let Some(member) = self.members.get_mut(index)
                 && !member.client.is_away()
                 && member.attend(index, &mut self.scratch, times).is_err()

@@ -6,7 +6,7 @@ mod http2;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -49,6 +49,7 @@ pub(crate) struct Connection {
     pub(crate) app: Arc<App>,
     pub(crate) lane: Rc<Lane>,
     pub(crate) router: Router,
+    pub(crate) peer: IpAddr,
 }
 
 impl Connection {
@@ -191,7 +192,8 @@ impl Connection {
 
     /// Lets the routes answer; gives the takeover of a stream apart, if the answer is one. A poll
     /// is answered here, on the lane.
-    async fn route(&self, request: Request<Incoming>) -> (Response<Body>, Option<Takeover>) {
+    async fn route(&self, mut request: Request<Incoming>) -> (Response<Body>, Option<Takeover>) {
+        request.extensions_mut().insert(Peer(self.peer));
         let mut response = match self.router.clone().oneshot(request.map(Body::new)).await {
             Ok(response) => response,
             Err(never) => match never {},
@@ -218,6 +220,10 @@ impl Connection {
         }
     }
 }
+
+/// Stands in the extensions of a request: the other end of its connection, a client or a proxy.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// A takeover that is under way; for an event stream with the head that it shall write.
 struct Taken {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::{AUTHORIZATION, COOKIE, ORIGIN, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, COOKIE, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue};
 use tidewire_auth::{AuthError, Denied, Identity};
 use tidewire_hub::Start;
@@ -15,8 +15,11 @@ use tidewire_protocol::{Channel, Code};
 use super::Problem;
 use super::streams;
 use super::uri::Query;
+use crate::address::{AddressPlace, TooMany};
 use crate::app::App;
 use crate::auth::{Caller, refusal};
+use crate::connection::Peer;
+use crate::metrics::{Limit, Refusal};
 
 /// The cookie that the streaming paths look at.
 const COOKIE_NAME: &str = "tidewire_token";
@@ -30,14 +33,16 @@ pub(crate) async fn credentials(
     // A request's body cannot be shared between threads, so it is not held while keys are awaited.
     let shown = shown(&app, &request);
     let is_websocket = request.uri().path() == "/v1/ws";
-    match caller(&app, shown, is_websocket).await {
+    let place = place(&app, &request);
+    match caller(&app, shown, place, is_websocket).await {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
         // An error status would end an EventSource for ever, and this will pass.
         Err(problem)
-            if problem.code() == Code::Unavailable && request.uri().path() == "/v1/sse" =>
+            if matches!(problem.code(), Code::Unavailable | Code::TooMany)
+                && request.uri().path() == "/v1/sse" =>
         {
             streams::come_back(request.version())
         }
@@ -47,12 +52,11 @@ pub(crate) async fn credentials(
 
 /// The credential that the request shows, if it does.
 fn shown(app: &App, request: &Request) -> Result<Option<String>, Problem> {
-    let (path, headers) = (request.uri().path(), request.headers());
-    let is_stream = matches!(path, "/v1/ws" | "/v1/sse" | "/v1/poll");
+    let headers = request.headers();
     if let Some(token) = bearer(headers)? {
         return Ok(Some(token.to_owned()));
     }
-    if !is_stream {
+    if !is_stream(request) {
         return Ok(None);
     }
     let query = Query::of(request.uri())?;
@@ -61,18 +65,37 @@ fn shown(app: &App, request: &Request) -> Result<Option<String>, Problem> {
     Ok(token.or_else(|| app.auth.has_logins().then(|| cookie(headers)).flatten()))
 }
 
+/// The place of a stream that came through a proxy, where those are counted.
+fn place(app: &App, request: &Request) -> Result<Option<AddressPlace>, Problem> {
+    let Some(Peer(peer)) = request.extensions().get().filter(|_| is_stream(request)) else {
+        return Ok(None);
+    };
+    app.addresses.of_stream(*peer, request.headers()).map_err(|TooMany| {
+        app.metrics.refused(Refusal::Limit);
+        app.metrics.limited(Limit::ConnectionsPerAddress);
+        Problem::new(Code::TooMany, "connections of this address: full")
+            .with_header(RETRY_AFTER, HeaderValue::from_static("5"))
+    })
+}
+
+fn is_stream(request: &Request) -> bool {
+    matches!(request.uri().path(), "/v1/ws" | "/v1/sse" | "/v1/poll")
+}
+
 async fn caller(
     app: &App,
     shown: Result<Option<String>, Problem>,
+    place: Result<Option<AddressPlace>, Problem>,
     is_websocket: bool,
 ) -> Result<Caller, Problem> {
+    let place = place?.map(Arc::new);
     let (identity, must_log_in) = match shown? {
         Some(credential) => (app.auth.login(&credential).await?, false),
         None if app.auth.is_open() => (Identity::anonymous(), false),
         None if is_websocket => (Identity::anonymous(), true),
         None => return Err(AuthError::Missing.into()),
     };
-    Ok(Caller { identity, must_log_in })
+    Ok(Caller { identity, must_log_in, place })
 }
 
 /// The token of `Authorization: Bearer` (RFC 6750, section 2.1). Other schemes are a proxy's.

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -14,12 +15,13 @@ use super::Session;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Deadline {
     at: u64,
-    number: u64,
+    /// Never zero, so that a session that has none needs no more room.
+    number: NonZeroU64,
 }
 
 thread_local! {
     static LIST: RefCell<BTreeMap<Deadline, Weak<Session>>> = const { RefCell::new(BTreeMap::new()) };
-    static NUMBER: Cell<u64> = const { Cell::new(0) };
+    static NUMBER: Cell<NonZeroU64> = const { Cell::new(NonZeroU64::MIN) };
     static RUNS: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -32,8 +34,8 @@ impl Deadline {
 
 /// Has the session looked at at that time, in seconds since 1970.
 pub(super) fn set(session: &Rc<Session>, at: u64) -> Deadline {
-    let number = NUMBER.get() + 1;
-    NUMBER.set(number);
+    let number = NUMBER.get();
+    NUMBER.set(number.saturating_add(1));
     let deadline = Deadline { at, number };
     LIST.with_borrow_mut(|list| list.insert(deadline, Rc::downgrade(session)));
     if !RUNS.replace(true) {

@@ -4,29 +4,37 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use thin_vec::ThinVec;
 use tidewire_auth::{AuthError, Identity};
 use tidewire_hub::{Session as _, Start, Transport};
 use tidewire_protocol::{Acked, Channel, Code, FrameId, Reply, Secret};
 
 use super::deadline::{self, Deadline};
 use super::{End, Session, State};
+use crate::address::AddressPlace;
 use crate::auth::{Caller, expires};
 
 /// How long before its end the client is told, in seconds; at half of the time that is left where
 /// that is later.
 const NOTICE: u64 = 60;
 
+#[allow(clippy::box_collection, reason = "a pointer instead of three words in every session")]
+type Pending = Box<Vec<(Channel, Start)>>;
+
 /// The login of one session.
 pub(super) struct Login {
     identity: RefCell<Arc<Identity>>,
-    /// The channels of the address, while the first frame must say who it is.
-    pending: RefCell<Option<ThinVec<(Channel, Start)>>>,
+    /// The channels of the address, while the first frame must say who it is. Boxed: few sessions
+    /// have any, and all have the room for it.
+    pending: Cell<Option<Pending>>,
+    /// Whether there are any.
+    is_pending: Cell<bool>,
     /// A credential is being looked at, which may take a moment; nothing is read meanwhile.
     busy: Cell<bool>,
     /// When it is looked at next.
     deadline: Cell<Option<Deadline>>,
     told: Cell<bool>,
+    /// Its place behind a proxy.
+    _place: Option<Arc<AddressPlace>>,
 }
 
 impl Login {
@@ -35,14 +43,19 @@ impl Login {
         caller: Caller,
         channels: Vec<(Channel, Start)>,
     ) -> (Self, Vec<(Channel, Start)>) {
-        let (pending, now) =
-            if caller.must_log_in { (Some(channels.into()), Vec::new()) } else { (None, channels) };
+        let (pending, now) = if caller.must_log_in {
+            (Some(Box::new(channels)), Vec::new())
+        } else {
+            (None, channels)
+        };
         let login = Self {
             identity: RefCell::new(caller.identity),
-            pending: RefCell::new(pending),
+            is_pending: Cell::new(pending.is_some()),
+            pending: Cell::new(pending),
             busy: Cell::new(false),
             deadline: Cell::new(None),
             told: Cell::new(false),
+            _place: caller.place,
         };
         (login, now)
     }
@@ -54,7 +67,7 @@ impl Login {
 
     /// Whether its first frame must still say.
     pub(super) fn is_pending(&self) -> bool {
-        self.pending.borrow().is_some()
+        self.is_pending.get()
     }
 
     /// Whether nothing may be read now.
@@ -131,9 +144,9 @@ impl Session {
         self.login.told.set(false);
         // Before the welcome, which waits for the channels.
         self.reply_around(&Reply::Ack { id, acked });
-        let pending = self.login.pending.take();
-        match pending {
-            Some(channels) => self.begin(channels.into()),
+        self.login.is_pending.set(false);
+        match self.login.pending.take() {
+            Some(channels) => self.begin(*channels),
             None => self.drop_what_is_not_granted(),
         }
         self.watch_login();

@@ -7,6 +7,7 @@
 mod closing;
 mod deadline;
 mod login;
+mod pace;
 mod poll;
 mod request;
 mod sse;
@@ -34,6 +35,7 @@ use crate::metrics::Reason;
 use crate::takeover::Takeover;
 pub(crate) use closing::End;
 use login::Login;
+use pace::Pace;
 pub(crate) use poll::Polled;
 pub(crate) use sse::SessionBody;
 
@@ -74,6 +76,7 @@ pub(crate) struct Session {
     /// What a poll is told besides messages.
     gaps: RefCell<ThinVec<(Channel, Gap)>>,
     login: Login,
+    pace: Pace,
 }
 
 /// A subscription and what it waits for.
@@ -133,6 +136,7 @@ impl Session {
             behind: RefCell::default(),
             gaps: RefCell::default(),
             login,
+            pace: Pace::default(),
         });
         session.slot.set(Some(lane.attach(session.clone())));
         app.metrics.opened(form.transport());

@@ -10,11 +10,15 @@ use tidewire_protocol::{
 };
 
 use super::{ERROR_SECONDS, End, MAX_ERRORS, Session, State};
+use crate::metrics::Limit;
 use crate::publish::{Done, Publishing};
 
 impl Session {
     /// Acts on one text message.
     pub(super) fn handle(self: &Rc<Self>, text: &str) {
+        if !self.keeps_pace(text) {
+            return;
+        }
         match ClientFrame::parse_json(text) {
             Ok(ClientFrame { id, request }) if self.login.is_pending() => match request {
                 Request::Auth { token } => self.auth(id, token),
@@ -40,6 +44,11 @@ impl Session {
     pub(super) fn refuse(&self, id: Option<&FrameId>, code: Code, message: &str) {
         self.app.metrics.error(code);
         self.reply(&Reply::Error { id, code, message, retry: None });
+        self.count_error();
+    }
+
+    /// The client made an error; too many of them end its session.
+    pub(super) fn count_error(&self) {
         let now = self.app.seconds();
         let (since, count) = match self.errors.get() {
             (since, count) if count > 0 && now - since < ERROR_SECONDS => (since, count + 1),
@@ -73,6 +82,7 @@ impl Session {
             self.refuse(id.as_ref(), Code::AlreadySubscribed, &message);
         } else if held.len() >= most {
             drop(held);
+            self.app.metrics.limited(Limit::SubscriptionsPerSession);
             let message = format!("at most {most} subscriptions are allowed in a session");
             self.refuse(id.as_ref(), Code::TooMany, &message);
         } else {

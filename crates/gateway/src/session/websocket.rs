@@ -133,7 +133,10 @@ impl Session {
                 self.handle(text);
             }
             Event::Binary(_) => self.finish(End::BINARY),
-            Event::Ping(payload) => self.outbox.send_around(&codec::pong(payload), 0),
+            Event::Ping(payload) if self.keeps_pace_of_ping(payload.len()) => {
+                self.outbox.send_around(&codec::pong(payload), 0);
+            }
+            Event::Ping(_) => {}
             Event::Pong(_) => {}
             Event::Close(close) => {
                 self.finish(End::closed_by_client(close.map(|(code, _)| code)));

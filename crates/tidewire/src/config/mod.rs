@@ -7,6 +7,7 @@
 //! The commands call [`load`]; nothing here opens a socket or looks at the process's environment
 //! but [`Sources::of_process`].
 
+mod auth;
 mod credentials;
 mod dump;
 mod error;

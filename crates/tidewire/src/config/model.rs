@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use secrecy::SecretString;
-use tidewire_auth::{Access, ApiKeySpec, HmacAlgorithm};
+use tidewire_auth::Access;
+use tidewire_gateway::{AddressLimits, ForwardedHeader};
 use tidewire_protocol::{NamespaceRules, Namespaces, WhenSlow};
 
-use super::credentials::{ApiKeys, EventName, JwksUrl, NamespaceName, OneLine, Secrets};
-use super::setting::{Many, Maybe, Number, Size, Switch, Text, Time};
-use super::values::{
-    AfterRestart, AuthMode, BrokerUrl, Endpoint, LogFormat, LogLevel, Prefix, WebOrigin,
-};
+use super::auth::Auth;
+use super::credentials::EventName;
+use super::setting::{Many, Maybe, MaybeSize, Number, Size, Switch, Text, Time};
+use super::values::{AfterRestart, BrokerUrl, Endpoint, LogFormat, LogLevel, Network, Prefix};
 use super::walk::{Path, Visitor};
 
 const KIB: usize = 1 << 10;
@@ -21,6 +20,9 @@ const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
+const CONNECTIONS_PER_ADDRESS: usize = 100;
+const FRAMES_PER_SECOND: u32 = 100;
+const BYTES_PER_SECOND: u32 = 1 << 20;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Everything that can be set. What the keys mean is told in [`Config::walk`] and so in
@@ -62,38 +64,19 @@ pub(crate) struct Broker {
     pub(crate) compare_interval: Duration,
 }
 
-/// `[auth]`
-#[derive(Clone, Debug)]
-pub(crate) struct Auth {
-    /// Absent: see [`Auth::is_open`].
-    pub(crate) mode: Option<AuthMode>,
-    pub(crate) api_keys: Vec<ApiKeySpec>,
-    pub(crate) api_keys_file: Option<OneLine>,
-    pub(crate) allowed_origins: Vec<WebOrigin>,
-    pub(crate) personal_namespace: Option<NamespaceName>,
-    pub(crate) login_timeout: Duration,
-    pub(crate) jwt: Jwt,
-}
-
-/// `[auth.jwt]`
-#[derive(Clone, Debug)]
-pub(crate) struct Jwt {
-    pub(crate) secret: Vec<SecretString>,
-    pub(crate) secret_algorithm: HmacAlgorithm,
-    pub(crate) public_key_file: Option<OneLine>,
-    pub(crate) jwks_url: Option<JwksUrl>,
-    pub(crate) jwks_refresh: Duration,
-    pub(crate) issuer: Option<OneLine>,
-    pub(crate) audience: Option<OneLine>,
-    pub(crate) leeway: Duration,
-}
-
 /// `[limits]`
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     /// Absent: as many as the limit of open files allows.
     pub(crate) connections: Option<usize>,
     pub(crate) handshakes: usize,
+    /// Absent: see [`Config::address_limits`].
+    pub(crate) connections_per_address: Option<usize>,
+    pub(crate) trusted_proxies: Vec<Network>,
+    pub(crate) forwarded_header: ForwardedHeader,
+    /// Absent: 100 where logging in is required, else none. The same for the next.
+    pub(crate) frames_per_second: Option<u32>,
+    pub(crate) bytes_per_second: Option<usize>,
     pub(crate) subscriptions_per_session: usize,
     pub(crate) publishes_in_flight: usize,
     pub(crate) frame_bytes: usize,
@@ -181,40 +164,16 @@ impl Default for Broker {
     }
 }
 
-impl Default for Auth {
-    fn default() -> Self {
-        Self {
-            mode: None,
-            api_keys: Vec::new(),
-            api_keys_file: None,
-            allowed_origins: Vec::new(),
-            personal_namespace: None,
-            login_timeout: 10 * SECOND,
-            jwt: Jwt::default(),
-        }
-    }
-}
-
-impl Default for Jwt {
-    fn default() -> Self {
-        Self {
-            secret: Vec::new(),
-            secret_algorithm: HmacAlgorithm::default(),
-            public_key_file: None,
-            jwks_url: None,
-            jwks_refresh: 10 * MINUTE,
-            issuer: None,
-            audience: None,
-            leeway: 10 * SECOND,
-        }
-    }
-}
-
 impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: None,
             handshakes: 64,
+            connections_per_address: None,
+            trusted_proxies: Vec::new(),
+            forwarded_header: ForwardedHeader::default(),
+            frames_per_second: None,
+            bytes_per_second: None,
             subscriptions_per_session: 128,
             publishes_in_flight: 64,
             frame_bytes: 64 * KIB,
@@ -254,6 +213,33 @@ impl Config {
     pub(crate) fn lane_count(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         self.lanes.unwrap_or_else(cores)
+    }
+
+    /// What one address may have: what is set; else 100 connections for an address of the internet
+    /// where logging in is required. A proxy on a private address that nobody has named must not
+    /// hold all clients together to a hundred.
+    pub(crate) fn address_limits(&self) -> AddressLimits {
+        let limits = &self.limits;
+        let given = limits.connections_per_address;
+        let default = (!self.auth.is_open()).then_some(CONNECTIONS_PER_ADDRESS);
+        AddressLimits {
+            connections: given.or(default),
+            public_only: given.is_none(),
+            trusted_proxies: limits.trusted_proxies.iter().map(Network::get).collect(),
+            header: limits.forwarded_header,
+        }
+    }
+
+    /// Frames and bytes that one WebSocket may send in a second; 0: no limit.
+    pub(crate) fn rates(&self) -> (u32, u32) {
+        let required = |rate: u32| if self.auth.is_open() { 0 } else { rate };
+        let bytes = self.limits.bytes_per_second.map(|b| u32::try_from(b).unwrap_or(u32::MAX));
+        (
+            self.limits.frames_per_second.unwrap_or(required(FRAMES_PER_SECOND)),
+            bytes.unwrap_or(required(
+                BYTES_PER_SECOND.max(u32::try_from(self.limits.frame_bytes).unwrap_or(u32::MAX)),
+            )),
+        )
     }
 
     /// The namespaces' rules as the rest of the gateway takes them.
@@ -336,77 +322,16 @@ impl Broker {
     }
 }
 
-impl Auth {
-    fn walk(&mut self, v: &mut dyn Visitor) {
-        v.table(Path::new(["auth"]), "Who may connect, subscribe and publish.");
-        v.key("mode", "`required`: who shows no credential is refused. `open`: everyone is let in and may do what the namespaces' rules let `anyone` do, by default everything; a credential that is shown is checked all the same and gives the identity. Not set: `required` where credentials are configured; else `open`, but then `listen` must be a loopback address, so that nobody opens a gateway to the world by leaving something out.", &mut Maybe(&mut self.mode));
-        v.key("api_keys", "What backends log in with: `[{ name = \"shop\", key = \"…\" }]`, a key of at least 16 bytes, or instead of `key` its SHA-256 in hex, `sha256 = \"…\"`. Optional: `publish` and `subscribe`, lists of patterns (not given: every channel), and `verbs`, a list of `publish`, `subscribe`, `history`, `control` (not given: all). In the variable: `name=key,name=sha256:hex`. Never shown.", &mut ApiKeys(&mut self.api_keys));
-        v.key("api_keys_file", "A TOML file with further keys of the same form, `api_keys = [ … ]`, so that they need not stand here.", &mut Maybe(&mut self.api_keys_file));
-        v.key("allowed_origins", "Origins whose pages may connect besides the gateway's own. In open mode on a loopback address every page from `localhost`, `127.0.0.1` and `[::1]` may, too.", &mut Many(&mut self.allowed_origins));
-        v.key("personal_namespace", "A namespace, such as `user`, in which each user has a channel of their own, `user:<sub>`: nobody else may subscribe to it, and their streams are subscribed to it at once.", &mut Maybe(&mut self.personal_namespace));
-        v.key(
-            "login_timeout",
-            "A WebSocket that was opened without a credential must have sent `auth` by then.",
-            &mut Time(&mut self.login_timeout, SECOND..=5 * MINUTE),
-        );
-        self.jwt.walk(v);
-    }
-
-    /// Whether there is any way to log in.
-    pub(crate) fn has_credentials(&self) -> bool {
-        let Jwt { secret, public_key_file, jwks_url, .. } = &self.jwt;
-        let tokens = !secret.is_empty() || public_key_file.is_some() || jwks_url.is_some();
-        tokens || !self.api_keys.is_empty() || self.api_keys_file.is_some()
-    }
-
-    /// Whether who shows no credential is let in.
-    pub(crate) fn is_open(&self) -> bool {
-        match self.mode {
-            Some(mode) => mode == AuthMode::Open,
-            None => !self.has_credentials(),
-        }
-    }
-}
-
-impl Jwt {
-    fn walk(&mut self, v: &mut dyn Visitor) {
-        v.table(Path::new(["auth", "jwt"]), "Which tokens (JWT) are taken. Several sources of keys may be given at once. A token must have `sub` and `exp`; each key is for one algorithm, whatever a token says.");
-        v.key("secret", "The secret that your backend signs tokens with, of at least 32 bytes (`openssl rand -hex 32`). In the file also a list, the old beside the new one. Never shown.", &mut Secrets(&mut self.secret));
-        v.key(
-            "secret_algorithm",
-            "The algorithm that `secret` is for. HS384 needs 48 bytes, HS512 64.",
-            &mut Text(&mut self.secret_algorithm),
-        );
-        v.key("public_key_file", "A PEM file with the public key, or several behind each other: RSA (for RS256), P-256 (ES256), Ed25519 (EdDSA).", &mut Maybe(&mut self.public_key_file));
-        v.key("jwks_url", "Where an identity provider publishes its keys (a JWK Set). They are fetched at the start, every `jwks_refresh`, and at most every 10 s when a token names an unknown key; while the provider is away the last ones stay.", &mut Maybe(&mut self.jwks_url));
-        v.key(
-            "jwks_refresh",
-            "How often they are fetched.",
-            &mut Time(&mut self.jwks_refresh, 10 * SECOND..=DAY),
-        );
-        v.key(
-            "issuer",
-            "What `iss` must be. Not set: it is not looked at.",
-            &mut Maybe(&mut self.issuer),
-        );
-        v.key(
-            "audience",
-            "What `aud` must be or hold. Not set: a token that is for an audience is refused.",
-            &mut Maybe(&mut self.audience),
-        );
-        v.key(
-            "leeway",
-            "By how much the clocks of who signs and who checks may differ.",
-            &mut Time(&mut self.leeway, Duration::ZERO..=5 * MINUTE),
-        );
-    }
-}
-
 impl Limits {
     fn walk(&mut self, v: &mut dyn Visitor) {
         v.table(Path::new(["limits"]), "What one client, and all together, may take.");
         v.key("connections", "How many connections the node holds at most. Not set: the limit of open files (`ulimit -n`) less 128, or half of it if that is more.", &mut Number(&mut self.connections, 1..=10_000_000));
         v.key("handshakes", "How many new connections are worked on at a time; the others wait in the kernel's queue, whose length is `net.core.somaxconn`. When all clients come back at once, a smaller number is kinder to those who are connected.", &mut Number(&mut self.handshakes, 1..=100_000));
+        v.key("connections_per_address", "How many connections one address may have (of IPv6: one /64); one more is answered 429. Behind a proxy that is trusted, how many streams. Not set: 100 for addresses of the internet where logging in is required; no limit in open mode.", &mut Number(&mut self.connections_per_address, 1..=10_000_000));
+        v.key("trusted_proxies", "The networks of the proxies in front, such as `172.16.0.0/12`: what they say about where a client is, is believed; what anybody else says is not.", &mut Many(&mut self.trusted_proxies));
+        v.key("forwarded_header", "The header in which they say it. The other one, which a client may have written, is not looked at.", &mut Text(&mut self.forwarded_header));
+        v.key("frames_per_second", "How many frames one WebSocket may send in a second, with a burst of twice that. One more is answered with `too_fast` and not acted on; ten such errors in ten seconds end the session. 0: no limit. Not set: 100 where logging in is required; no limit in open mode.", &mut Number(&mut self.frames_per_second, 0..=1_000_000));
+        v.key("bytes_per_second", "How many bytes of messages, in the same way. Must be at least `frame_bytes`. Not set: 1 MiB (or `frame_bytes`, if that is more) where logging in is required; no limit in open mode.", &mut MaybeSize(&mut self.bytes_per_second, KIB..=1024 * MIB));
         v.key(
             "subscriptions_per_session",
             "How many channels one session may be subscribed to.",

@@ -81,6 +81,16 @@ impl Rules<'_> {
         let given = show_size(limits.outbox_bytes);
         self.forbid(limits.outbox_bytes < least, "limits.outbox_bytes", given, &text);
 
+        if let Some(bytes) = limits.bytes_per_second {
+            let text = format!(
+                "must be at least limits.frame_bytes, {} ({}), or its largest frame never passes",
+                show_size(limits.frame_bytes),
+                self.whence("limits.frame_bytes")
+            );
+            let wrong = bytes < limits.frame_bytes;
+            self.forbid(wrong, "limits.bytes_per_second", show_size(bytes), &text);
+        }
+
         let text = format!(
             "must be less than heartbeat.websocket, {} ({}), or the next ping goes out before \
             the last one is judged",

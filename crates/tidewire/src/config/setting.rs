@@ -171,6 +171,27 @@ pub(super) fn show_time(time: Duration) -> String {
 /// A number of bytes, bare or with a binary unit.
 pub(super) struct Size<'a>(pub(super) &'a mut usize, pub(super) RangeInclusive<usize>);
 
+/// A number of bytes that may be absent.
+pub(super) struct MaybeSize<'a>(pub(super) &'a mut Option<usize>, pub(super) RangeInclusive<usize>);
+
+impl Setting for MaybeSize<'_> {
+    fn set(&mut self, given: &Given) -> Result<(), String> {
+        let mut bytes = 0;
+        Size(&mut bytes, self.1.clone()).set(given)?;
+        *self.0 = Some(bytes);
+        Ok(())
+    }
+    fn show(&self) -> Option<String> {
+        self.0.map(|bytes| quoted(&show_size(bytes)))
+    }
+    fn kind(&self) -> &'static str {
+        "size"
+    }
+    fn allowed(&self) -> String {
+        Size(&mut 0, self.1.clone()).allowed()
+    }
+}
+
 const UNITS: [(&str, usize); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 impl Setting for Size<'_> {

@@ -111,6 +111,10 @@ fn what_is_wrong_is_told_with_key_value_bounds_and_place() {
         ("auth.allowed_origins = [\"https://a.example/\"]", "without a path"),
         ("auth.allowed_origins = [\"a.example\"]", "must be scheme://host[:port]"),
         ("auth.allowed_origins = [\"https://u@a.example\"]", "must be scheme://host[:port]"),
+        ("limits.trusted_proxies = [\"proxy\"]", "must be such as 172.16.0.0/12"),
+        ("limits.trusted_proxies = [\"0.0.0.0/0\"]", "is the whole internet"),
+        ("limits.forwarded_header = \"via\"", "must be \"x-forwarded-for\" or \"forwarded\""),
+        ("limits.bytes_per_second = \"1\"", "must be a size from 1KiB"),
         ("log.level = \"loud\"", "log.level = \"loud\": must be off, error, warn"),
         ("log.level = \"info,tidewire_hub=loud\"", "must be off, error, warn"),
         ("log.format = \"xml\"", "must be \"auto\", \"text\" or \"json\""),
@@ -188,6 +192,7 @@ fn contradictions_are_told_with_both_sides() {
             "limits.outbox_bytes = 1MiB: must be at least twice limits.frame_bytes, 2MiB (from tidewire.toml, line 2)",
         ),
         ("[limits]\noutbox_bytes = \"64KiB\"", "limits.frame_bytes, 128KiB (the default)"),
+        ("[limits]\nbytes_per_second = \"1KiB\"", "must be at least limits.frame_bytes, 64KiB"),
         ("[heartbeat]\npong = \"25s\"", "must be less than heartbeat.websocket, 25s (the default)"),
         (
             "[broker]\nwait_replicas = 1\nwait_timeout = \"1001ms\"",
@@ -460,4 +465,23 @@ async fn names_are_resolved_and_localhost_stays_here() {
     assert!(config.listen.resolve().await.unwrap().ip().is_loopback());
     let config = of_file("listen = \"[::1]:5\"").unwrap();
     assert_eq!(config.listen.resolve().await.unwrap(), "[::1]:5".parse().unwrap());
+}
+
+/// What holds by default where logging in is required, and not in open mode.
+#[test]
+fn limits_of_clients_are_for_who_logs_in() {
+    let open = of_file("").unwrap();
+    assert_eq!((open.address_limits().connections, open.rates()), (None, (0, 0)));
+    let required = of_file("auth.jwt.secret = \"s\"").unwrap();
+    let limits = required.address_limits();
+    assert_eq!((limits.connections, limits.public_only), (Some(100), true));
+    assert_eq!(required.rates(), (100, 1 << 20));
+    let given = of_file(
+        "[limits]\nconnections_per_address = 7\ntrusted_proxies = [\"172.16.0.0/12\", \"::1\"]\n\
+        forwarded_header = \"forwarded\"\nframes_per_second = 0\nbytes_per_second = \"2MiB\"",
+    )
+    .unwrap();
+    let limits = given.address_limits();
+    assert_eq!((limits.connections, limits.public_only), (Some(7), false));
+    assert_eq!((limits.trusted_proxies.len(), given.rates()), (2, (0, 2 << 20)));
 }

@@ -4,8 +4,10 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use ipnet::IpNet;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
+use tidewire_gateway::ForwardedHeader;
 use tracing_subscriber::EnvFilter;
 
 use tidewire_protocol::WhenSlow;
@@ -266,6 +268,54 @@ impl Word for AuthMode {
         match self {
             Self::Open => "open",
             Self::Required => "required",
+        }
+        .to_owned()
+    }
+}
+
+/// A network, `address/bits`, or a single address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Network(IpNet);
+
+impl Network {
+    /// The network.
+    pub(crate) fn get(&self) -> IpNet {
+        self.0
+    }
+}
+
+impl Word for Network {
+    const ALLOWED: &'static str = "networks, `address/bits`, or addresses";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        let network = network.map_err(|_| "must be such as 172.16.0.0/12 or ::1".to_owned())?;
+        if network.prefix_len() == 0 {
+            return Err("is the whole internet; name the proxies' network".to_owned());
+        }
+        Ok(Self(network.trunc()))
+    }
+
+    fn show(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+impl Word for ForwardedHeader {
+    const ALLOWED: &'static str = "`x-forwarded-for`, `forwarded`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "x-forwarded-for" => Ok(Self::XForwardedFor),
+            "forwarded" => Ok(Self::Forwarded),
+            _ => Err("must be \"x-forwarded-for\" or \"forwarded\"".to_owned()),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::XForwardedFor => "x-forwarded-for",
+            Self::Forwarded => "forwarded",
         }
         .to_owned()
     }

@@ -117,6 +117,18 @@ const METRICS: &[(&str, Kind, Unit, &str)] = &[
         Unit::Count,
         "Publishes that the broker did not confirm (code)",
     ),
+    (
+        "tidewire_limited_total",
+        Counter,
+        Unit::Count,
+        "Times that a client ran into a limit (limit)",
+    ),
+    (
+        "tidewire_jwks_fetches_total",
+        Counter,
+        Unit::Count,
+        "Fetches of the keys that verify tokens (outcome)",
+    ),
     ("tidewire_errors_total", Counter, Unit::Count, "Errors answered to clients (code)"),
 ];
 

@@ -8,7 +8,7 @@ fn version_and_help() {
     assert_eq!((code, out.trim()), (Some(0), concat!("tidewire ", env!("CARGO_PKG_VERSION"))));
     let (code, out, _) = run(&["--help"]);
     assert_eq!(code, Some(0));
-    for word in ["serve", "publish", "tail", "check", "health", "--config", "--redis"] {
+    for word in ["serve", "token", "publish", "tail", "check", "health", "--config", "--redis"] {
         assert!(out.contains(word), "{word}\n{out}");
     }
     assert!(!out.contains("config-reference"), "{out}");
@@ -87,4 +87,59 @@ fn the_page_can_be_printed() {
     let (code, out, _) = run(&["config-reference"]);
     let written = include_str!("../../../../docs/configuration.md");
     assert_eq!((code, out.as_str()), (Some(0), written));
+}
+
+#[test]
+fn a_token_needs_a_secret_that_is_good() {
+    let make = |secret: &str, more: &[&str]| {
+        let mut command = tidewire(&[&["token", "--sub", "alice"], more].concat());
+        command.env("TIDEWIRE_AUTH__JWT__SECRET", secret);
+        outcome(&command.output().unwrap())
+    };
+    let (code, out, err) = make("", &[]);
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    assert!(err.contains("auth.jwt.secret, which is not set"), "{err}");
+    let (code, _, err) = make("hunter2", &[]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("HS256 needs at least 32 bytes") && !err.contains("hunter2"), "{err}");
+    let good = "0123456789abcdef0123456789abcdef";
+    let (code, out, _) = make(good, &["--subscribe", "room:*", "--info", r#"{"a":1}"#]);
+    assert_eq!((code, out.trim().split('.').count()), (Some(0), 3));
+    for wrong in [["--subscribe", "a*b"], ["--info", "{"], ["--ttl", "soon"], ["--channel", "a b"]]
+    {
+        let (code, out, err) = make(good, &wrong);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{wrong:?} {err}");
+    }
+}
+
+/// What `serve` would refuse because of keys, `check` refuses, and shows none.
+#[test]
+fn check_reads_the_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let keys = file("keys.toml", "api_keys = [{ name = \"a\", key = \"hunter2hunter2hunter2\" }]");
+    let broken = file("broken.toml", "api_keys = [{ name = \"a\", key = \"hunter2\"");
+    let pem = file("key.pem", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
+    let check = |name: &str, value: &str| {
+        let mut command = tidewire(&["check"]);
+        command.env(name, value);
+        outcome(&command.output().unwrap())
+    };
+    let (code, out, _) = check("TIDEWIRE_AUTH__API_KEYS_FILE", &keys);
+    assert!(code == Some(0) && !out.contains("hunter2"), "{out}");
+    for (name, value, part) in [
+        ("TIDEWIRE_AUTH__API_KEYS_FILE", &*broken, "is no TOML"),
+        ("TIDEWIRE_AUTH__API_KEYS_FILE", "/nowhere", "auth.api_keys_file = \"/nowhere\""),
+        ("TIDEWIRE_AUTH__API_KEYS", "a=hunter2", "the key 'a' is too short"),
+        ("TIDEWIRE_AUTH__JWT__SECRET", "hunter2", "auth.jwt.secret: the secret is too short"),
+        ("TIDEWIRE_AUTH__JWT__PUBLIC_KEY_FILE", &*pem, "it holds a private key"),
+    ] {
+        let (code, out, err) = check(name, value);
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{name}");
+        assert!(err.contains(part) && !err.contains("hunter2"), "{err}");
+    }
 }

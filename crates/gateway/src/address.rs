@@ -1,0 +1,282 @@
+//! Where clients are, and how many connections each place has.
+//!
+//! A connection counts for the address of its peer; one through a trusted proxy counts while it is
+//! a stream, for the address that the proxy names. What a client writes into a proxy's headers is
+//! believed of nobody else.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::HeaderMap;
+use ipnet::IpNet;
+
+/// Which header of a trusted proxy names its client. Only one is believed: a proxy that writes the
+/// one passes the other on as the client wrote it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+/// What an address may have, and who is believed about addresses.
+#[derive(Debug, Clone, Default)]
+pub struct AddressLimits {
+    /// Connections of one address at a time (of IPv6: of one /64). Absent: no limit.
+    pub connections: Option<usize>,
+    /// Only addresses of the internet count: not loopback, not private ones, behind which a proxy
+    /// may be that nobody has named.
+    pub public_only: bool,
+    /// Proxies that are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The header that they write.
+    pub header: ForwardedHeader,
+}
+
+/// The connections of every address that has any; as large as there are connections.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    limits: AddressLimits,
+    /// Locked for a look-up.
+    counts: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// One of an address's connections; free again when this is dropped.
+#[derive(Debug)]
+pub(crate) struct AddressPlace {
+    addresses: Arc<Addresses>,
+    key: IpAddr,
+}
+
+impl Drop for AddressPlace {
+    fn drop(&mut self) {
+        let mut counts = self.addresses.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.key);
+            }
+        }
+    }
+}
+
+/// The address has as many as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooMany;
+
+impl Addresses {
+    pub(crate) fn new(limits: AddressLimits) -> Arc<Self> {
+        Arc::new(Self { limits, counts: Mutex::default() })
+    }
+
+    /// A place for a connection of this peer; none where it is not counted here: there is no
+    /// limit, or the peer is a proxy, whose streams are counted for their clients.
+    pub(crate) fn of_peer(self: &Arc<Self>, peer: IpAddr) -> Result<Option<AddressPlace>, TooMany> {
+        if self.is_trusted(peer) { Ok(None) } else { self.take(peer) }
+    }
+
+    /// A place for a stream that came through a trusted proxy; none for one that did not.
+    pub(crate) fn of_stream(
+        self: &Arc<Self>,
+        peer: IpAddr,
+        headers: &HeaderMap,
+    ) -> Result<Option<AddressPlace>, TooMany> {
+        if !self.is_trusted(peer) {
+            return Ok(None);
+        }
+        match self.client(peer, headers) {
+            // A proxy's own, or one that names nobody.
+            client if self.is_trusted(client) => Ok(None),
+            client => self.take(client),
+        }
+    }
+
+    fn is_trusted(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.limits.trusted_proxies.iter().any(|network| network.contains(&address))
+    }
+
+    fn take(self: &Arc<Self>, address: IpAddr) -> Result<Option<AddressPlace>, TooMany> {
+        let Some(most) = self.limits.connections else { return Ok(None) };
+        if self.limits.public_only && !is_public(address.to_canonical()) {
+            return Ok(None);
+        }
+        let key = key(address);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(key).or_insert(0);
+        if *count >= most {
+            return Err(TooMany);
+        }
+        *count += 1;
+        Ok(Some(AddressPlace { addresses: self.clone(), key }))
+    }
+
+    /// From the peer backwards through the proxies that are trusted: the first address that is
+    /// none of them. What stands before it, its owner may have made up.
+    fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let name = match self.limits.header {
+            ForwardedHeader::XForwardedFor => "x-forwarded-for",
+            ForwardedHeader::Forwarded => "forwarded",
+        };
+        let mut client = peer;
+        let values: Vec<_> = headers.get_all(name).iter().collect();
+        for value in values.into_iter().rev() {
+            let Ok(value) = value.to_str() else { return client };
+            for hop in value.rsplit(',') {
+                let hop = match self.limits.header {
+                    ForwardedHeader::XForwardedFor => Some(hop),
+                    ForwardedHeader::Forwarded => for_parameter(hop),
+                };
+                // An unreadable hop ends the chain at the last that could be read.
+                let Some(address) = hop.and_then(parse) else { return client };
+                client = address;
+                if !self.is_trusted(address) {
+                    return client;
+                }
+            }
+        }
+        client
+    }
+}
+
+/// The `for` of one element (RFC 7239, section 4).
+fn for_parameter(element: &str) -> Option<&str> {
+    element.split(';').find_map(|pair| {
+        let (name, value) = pair.trim().split_once('=')?;
+        name.eq_ignore_ascii_case("for").then(|| value.trim_matches('"'))
+    })
+}
+
+/// An address, with or without a port or brackets.
+fn parse(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    if let Some(rest) = text.strip_prefix('[') {
+        return rest.split(']').next()?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
+    }
+    let (address, port) = text.rsplit_once(':')?;
+    port.parse::<u16>().ok()?;
+    address.parse().ok()
+}
+
+/// An IPv4 address, or the /64 of an IPv6 one: what one customer of a provider has at least.
+fn key(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        v4 => v4,
+    }
+}
+
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(ip) => !(ip.is_loopback() || ip.is_private() || ip.is_link_local()),
+        IpAddr::V6(ip) => !(ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(connections: usize, header: ForwardedHeader) -> Arc<Addresses> {
+        Addresses::new(AddressLimits {
+            connections: Some(connections),
+            public_only: false,
+            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+            header,
+        })
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn client(header: ForwardedHeader, peer: &str, values: &[&'static str]) -> String {
+        let mut headers = HeaderMap::new();
+        let name = match header {
+            ForwardedHeader::XForwardedFor => "x-forwarded-for",
+            ForwardedHeader::Forwarded => "forwarded",
+        };
+        for value in values {
+            headers.append(name, http::HeaderValue::from_static(value));
+        }
+        addresses(1, header).client(ip(peer), &headers).to_string()
+    }
+
+    #[test]
+    fn the_client_is_the_first_that_is_no_trusted_proxy() {
+        let of =
+            |values: &[&'static str]| client(ForwardedHeader::XForwardedFor, "10.0.0.1", values);
+        assert_eq!(of(&[]), "10.0.0.1");
+        assert_eq!(of(&["1.2.3.4"]), "1.2.3.4");
+        assert_eq!(of(&["1.2.3.4, 10.1.1.1"]), "1.2.3.4");
+        assert_eq!(of(&["9.9.9.9, 1.2.3.4"]), "1.2.3.4");
+        assert_eq!(of(&["9.9.9.9", "1.2.3.4, 10.1.1.1"]), "1.2.3.4");
+        assert_eq!(of(&["1.2.3.4:5678"]), "1.2.3.4");
+        assert_eq!(of(&["[2001:db8::1]:80"]), "2001:db8::1");
+        assert_eq!(of(&["nonsense"]), "10.0.0.1");
+        assert_eq!(of(&["1.2.3.4, nonsense, 10.2.2.2"]), "10.2.2.2");
+        assert_eq!(of(&[""]), "10.0.0.1");
+    }
+
+    #[test]
+    fn forwarded_is_read_as_its_rfc_has_it() {
+        let of = |values: &[&'static str]| client(ForwardedHeader::Forwarded, "::1", values);
+        assert_eq!(of(&["for=192.0.2.60;proto=http;by=203.0.113.43"]), "192.0.2.60");
+        assert_eq!(of(&["For=\"[2001:db8:cafe::17]:4711\""]), "2001:db8:cafe::17");
+        assert_eq!(of(&["for=6.6.6.6, for=192.0.2.43, for=10.9.9.9"]), "192.0.2.43");
+        assert_eq!(of(&["for=unknown"]), "::1");
+        assert_eq!(of(&["for=_hidden, for=10.9.9.9"]), "10.9.9.9");
+    }
+
+    #[test]
+    fn places_are_counted_and_given_back() {
+        let all = addresses(2, ForwardedHeader::XForwardedFor);
+        let one = all.of_peer(ip("1.2.3.4")).unwrap();
+        let two = all.of_peer(ip("::ffff:1.2.3.4")).unwrap();
+        assert_eq!(all.of_peer(ip("1.2.3.4")).unwrap_err(), TooMany);
+        assert!(all.of_peer(ip("1.2.3.5")).unwrap().is_some());
+        drop((one, two));
+        assert!(all.counts.lock().unwrap().get(&ip("1.2.3.4")).is_none());
+        // One /64 is one place, another one is another.
+        let _a = all.of_peer(ip("2001:db8::1")).unwrap();
+        let _b = all.of_peer(ip("2001:db8::2")).unwrap();
+        assert!(all.of_peer(ip("2001:db8::3")).is_err());
+        assert!(all.of_peer(ip("2001:db8:0:1::1")).is_ok());
+    }
+
+    #[test]
+    fn a_proxy_is_not_counted_but_its_clients_are() {
+        let all = addresses(1, ForwardedHeader::XForwardedFor);
+        assert!(all.of_peer(ip("10.0.0.1")).unwrap().is_none());
+        let headers = |client: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-forwarded-for", client.parse().unwrap());
+            headers
+        };
+        let _one = all.of_stream(ip("10.0.0.1"), &headers("1.2.3.4")).unwrap().unwrap();
+        assert!(all.of_stream(ip("10.0.0.1"), &headers("1.2.3.4")).is_err());
+        assert!(all.of_stream(ip("10.0.0.1"), &headers("5.6.7.8")).unwrap().is_some());
+        // Of nobody else the header is believed: neither to hide nor to harm another.
+        assert!(all.of_stream(ip("6.6.6.6"), &headers("1.2.3.4")).unwrap().is_none());
+    }
+
+    #[test]
+    fn addresses_within_are_no_internet() {
+        let limits =
+            AddressLimits { connections: Some(1), public_only: true, ..AddressLimits::default() };
+        let all = Addresses::new(limits);
+        for near in ["127.0.0.1", "10.1.2.3", "192.168.0.1", "::1", "fd00::1"] {
+            assert!(all.of_peer(ip(near)).unwrap().is_none(), "{near}");
+        }
+        assert!(all.of_peer(ip("8.8.8.8")).unwrap().is_some());
+    }
+}

@@ -1,0 +1,140 @@
+//! How fast a client may send: two token buckets, of frames and of bytes.
+//!
+//! A bucket holds twice what may be sent in a second, so that a client may begin with a burst. A
+//! frame over it is answered with `too_fast` and not acted on; such answers are errors like others,
+//! and too many of them end the session.
+
+use std::cell::Cell;
+
+use tidewire_protocol::{ClientFrame, Code, FrameId, Reply};
+
+use super::Session;
+use crate::metrics::Limit;
+
+/// What is left of both, and when that was.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// In thousandths of a frame.
+    frames_used: Cell<u32>,
+    bytes_used: Cell<u32>,
+    /// The node's milliseconds, wrapping.
+    at: Cell<u32>,
+}
+
+/// What one second may have; 0 is no limit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rates {
+    pub(super) frames: u32,
+    pub(super) bytes: u32,
+}
+
+impl Pace {
+    /// Takes a frame of so many bytes out; else says which limit it is over.
+    pub(super) fn take(&self, rates: Rates, bytes: usize, now: u32) -> Result<(), Limit> {
+        let passed = u64::from(now.wrapping_sub(self.at.replace(now)));
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        // A thousandth of a frame is what a rate of one gives in a millisecond.
+        let frames = drained(self.frames_used.get(), passed * u64::from(rates.frames));
+        let used = drained(self.bytes_used.get(), passed * u64::from(rates.bytes) / 1_000);
+        self.frames_used.set(frames);
+        self.bytes_used.set(used);
+        let frames = frames.saturating_add(1_000);
+        if rates.frames > 0 && frames > rates.frames.saturating_mul(2_000) {
+            return Err(Limit::FramesPerSecond);
+        }
+        let used = used.saturating_add(bytes);
+        if rates.bytes > 0 && used > rates.bytes.saturating_mul(2) {
+            return Err(Limit::BytesPerSecond);
+        }
+        self.frames_used.set(if rates.frames > 0 { frames } else { 0 });
+        self.bytes_used.set(if rates.bytes > 0 { used } else { 0 });
+        Ok(())
+    }
+}
+
+fn drained(used: u32, by: u64) -> u32 {
+    used.saturating_sub(u32::try_from(by).unwrap_or(u32::MAX))
+}
+
+impl Session {
+    /// Whether the client may send this frame now; else it has been told.
+    pub(super) fn keeps_pace(&self, text: &str) -> bool {
+        let rates = self.rates();
+        let Err(limit) = self.take_pace(text.len()) else { return true };
+        let id: Option<FrameId> = match ClientFrame::parse_json(text) {
+            Ok(frame) => frame.id,
+            Err(error) => error.id,
+        };
+        let message = match limit {
+            Limit::BytesPerSecond => format!("at most {} bytes a second", rates.bytes),
+            _ => format!("at most {} frames a second", rates.frames),
+        };
+        let (id, code, message) = (id.as_ref(), Code::TooFast, message.as_str());
+        self.app.metrics.error(code);
+        self.reply(&Reply::Error { id, code, message, retry: Some(1_000) });
+        self.count_error();
+        false
+    }
+
+    /// Whether a ping of so many bytes may be answered now. One that came too fast is an error like
+    /// others, but there is no frame to tell it with.
+    pub(super) fn keeps_pace_of_ping(&self, bytes: usize) -> bool {
+        let in_time = self.take_pace(bytes).is_ok();
+        if !in_time {
+            self.count_error();
+        }
+        in_time
+    }
+
+    fn rates(&self) -> Rates {
+        let settings = &self.app.settings;
+        Rates { frames: settings.frames_per_second, bytes: settings.bytes_per_second }
+    }
+
+    fn take_pace(&self, bytes: usize) -> Result<(), Limit> {
+        let rates = self.rates();
+        if rates.frames == 0 && rates.bytes == 0 {
+            return Ok(());
+        }
+        let taken = self.pace.take(rates, bytes, self.app.millis());
+        if let Err(limit) = taken {
+            self.app.metrics.limited(limit);
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_then_the_rate() {
+        let pace = Pace::default();
+        let rates = Rates { frames: 10, bytes: 1_000 };
+        for _ in 0..20 {
+            assert_eq!(pace.take(rates, 1, 5), Ok(()));
+        }
+        assert_eq!(pace.take(rates, 1, 5), Err(Limit::FramesPerSecond));
+        // A tenth of a second later there is room for one.
+        assert_eq!(pace.take(rates, 1, 105), Ok(()));
+        assert_eq!(pace.take(rates, 1, 105), Err(Limit::FramesPerSecond));
+        assert_eq!(pace.take(rates, 2_001, 3_000), Err(Limit::BytesPerSecond));
+        assert_eq!(pace.take(rates, 2_000, 3_000), Ok(()));
+        assert_eq!(pace.take(rates, 1, 3_000), Err(Limit::BytesPerSecond));
+        assert_eq!(pace.take(rates, 100, 3_100), Ok(()));
+    }
+
+    #[test]
+    fn without_limits_there_are_none_and_the_clock_may_wrap() {
+        let pace = Pace::default();
+        for _ in 0..1_000 {
+            assert_eq!(pace.take(Rates { frames: 0, bytes: 0 }, 1 << 20, 0), Ok(()));
+        }
+        let rates = Rates { frames: 1, bytes: 0 };
+        assert_eq!(pace.take(rates, 1, u32::MAX), Ok(()));
+        assert_eq!(pace.take(rates, 1, u32::MAX), Ok(()));
+        assert!(pace.take(rates, 1, u32::MAX).is_err());
+        assert_eq!(pace.take(rates, 1, 1_000), Ok(()));
+    }
+}

@@ -1,0 +1,133 @@
+//! What a client may take, and what happens beyond: each limit hit, told and counted.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
+
+use futures_util::SinkExt as _;
+use serde_json::json;
+use tidewire_testkit::sse::EventStream;
+use tidewire_testkit::websocket::{WebSocket, tungstenite};
+use tidewire_testkit::{Gateway, http, soon};
+
+async fn gateway(limits: &str) -> Gateway {
+    Gateway::builder().config(format!("[limits]\n{limits}")).start().await
+}
+
+async fn limited(gateway: &Gateway, limit: &str) -> Option<f64> {
+    gateway.metric(&format!("tidewire_limited_total{{limit=\"{limit}\"}}")).await
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_connections_and_no_more() {
+    let gateway = gateway("connections_per_address = 3").await;
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut ws = WebSocket::connect(gateway.addr(), "/v1/ws").await;
+        ws.expect("welcome").await;
+        open.push(ws);
+    }
+    // It is answered before it has asked; what it sends is not read, and may reset the connection.
+    let answer = http::raw(gateway.addr(), b"").await;
+    assert_eq!((answer.status(), &answer.json()["code"]), (429, &json!("too_many")));
+    assert!(answer.head.header("retry-after").is_some());
+    assert_eq!(limited(&gateway, "connections_per_address").await, Some(1.0));
+    // What is said about an address by who is no trusted proxy changes nothing.
+    let headers = [("X-Forwarded-For", "1.2.3.4")];
+    assert!(WebSocket::try_connect(gateway.addr(), "/v1/ws", &headers).await.is_err());
+    open.pop().unwrap().close().await;
+    soon("the place is free again", async {
+        while WebSocket::try_connect(gateway.addr(), "/v1/ws", &[]).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// A trusted proxy's connections are its clients', each counted for its own address.
+#[tokio::test]
+async fn behind_a_trusted_proxy_clients_are_counted_by_what_it_says() {
+    let gateway = gateway("connections_per_address = 1\ntrusted_proxies = [\"127.0.0.0/8\"]").await;
+    let connect = async |client: &str| {
+        let headers = [("X-Forwarded-For", client)];
+        WebSocket::try_connect(gateway.addr(), "/v1/ws", &headers).await
+    };
+    let mut one = connect("203.0.113.7").await.unwrap();
+    one.expect("welcome").await;
+    let _other = connect("203.0.113.8").await.unwrap();
+    // A client that writes itself another address: the proxy puts the true one behind it.
+    for spoofed in ["203.0.113.7", "1.1.1.1, 203.0.113.7", "127.0.0.1, 203.0.113.7"] {
+        let refused = connect(spoofed).await.err().map(|error| *error);
+        let Some(tungstenite::Error::Http(response)) = refused else { panic!("{spoofed} got in") };
+        assert_eq!(response.status(), 429);
+    }
+    assert_eq!(limited(&gateway, "connections_per_address").await, Some(3.0));
+    // An EventSource is not ended for ever by what will pass.
+    let headers = [("X-Forwarded-For", "203.0.113.7")];
+    let mut stream = EventStream::open(gateway.addr(), "/v1/sse?channel=a", &headers).await;
+    assert!(stream.next_block().await.unwrap().retry.is_some());
+    one.close().await;
+    soon("the place is free again", async {
+        while connect("203.0.113.7").await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // Requests that are no streams are not counted.
+    for _ in 0..3 {
+        let request = b"GET /v1/channels HTTP/1.1\r\nHost: localhost\r\n\
+            X-Forwarded-For: 203.0.113.8\r\nConnection: close\r\n\r\n";
+        assert_eq!(http::raw(gateway.addr(), request).await.status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn too_fast_is_an_error_first_and_then_the_end() {
+    let gateway = gateway("frames_per_second = 5").await;
+    let mut ws = WebSocket::connect(gateway.addr(), "/v1/ws").await;
+    ws.expect("welcome").await;
+    for id in 0..40 {
+        ws.send(&json!({"type": "ping", "id": id})).await;
+    }
+    // Twice the rate at once, then errors with the frame's id.
+    for _ in 0..10 {
+        ws.expect("pong").await;
+    }
+    let error = ws.wait_for("an error", |frame| frame["type"] == "error").await;
+    assert_eq!((&error["code"], &error["retry"]), (&json!("too_fast"), &json!(1_000)));
+    assert!(error["id"].as_u64().is_some_and(|id| id >= 10), "{error}");
+    assert_eq!(ws.closed().await, 4103);
+    assert!(limited(&gateway, "frames_per_second").await.unwrap() >= 10.0);
+    // Pings are frames, too.
+    let mut pings = WebSocket::connect(gateway.addr(), "/v1/ws").await;
+    pings.expect("welcome").await;
+    for _ in 0..40 {
+        // It may be closed while it still sends.
+        let _ = pings.stream().send(tungstenite::Message::Ping("x".into())).await;
+    }
+    assert_eq!(pings.closed().await, 4103);
+    let mut next = WebSocket::connect(gateway.addr(), "/v1/ws").await;
+    next.expect("welcome").await;
+    assert_eq!(next.ask(&json!({"type": "ping", "id": 1})).await["type"], "pong");
+}
+
+#[tokio::test]
+async fn bytes_are_counted_as_frames_are() {
+    let gateway = gateway("frame_bytes = \"1KiB\"\nbytes_per_second = \"1KiB\"").await;
+    let mut ws = WebSocket::connect(gateway.addr(), "/v1/ws").await;
+    ws.expect("welcome").await;
+    let publish =
+        |id: u32| json!({"type": "publish", "id": id, "channel": "a", "payload": "x".repeat(900)});
+    assert_eq!(ws.ask(&publish(1)).await["type"], "ack");
+    assert_eq!(ws.ask(&publish(2)).await["type"], "ack");
+    assert_eq!(ws.ask(&publish(3)).await["code"], "too_fast");
+    assert_eq!(limited(&gateway, "bytes_per_second").await, Some(1.0));
+}
+
+#[tokio::test]
+async fn a_session_has_so_many_subscriptions() {
+    let gateway = gateway("subscriptions_per_session = 2").await;
+    let mut ws = WebSocket::connect(gateway.addr(), "/v1/ws?channel=a&channel=b").await;
+    ws.expect("welcome").await;
+    let answer = ws.ask(&json!({"type": "subscribe", "id": 1, "channel": "c"})).await;
+    assert_eq!(answer["code"], "too_many");
+    assert_eq!(limited(&gateway, "subscriptions_per_session").await, Some(1.0));
+}
