@@ -1,0 +1,56 @@
+import { LONGEST } from './links/link.js';
+import type { Options } from './types.js';
+
+/** Before a token ends another one is fetched: so long before (ms), or a fifth of its life if that is less. */
+const AHEAD = 30_000;
+
+/** For how many milliseconds a JWT is good from now on; for ever if it does not say. */
+function lifetime(token: string): number {
+  try {
+    const claims = JSON.parse(atob(token.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/')));
+    // By its own times where it has both: the clock here may be wrong.
+    return (claims.exp - (claims.iat ?? Date.now() / 1000)) * 1000 || Infinity;
+  } catch {
+    return Infinity;
+  }
+}
+
+/** Gets the user's token, keeps it while it is good, and says when another one is due. */
+export interface TokenKeeper {
+  /** Whether another one can be had. */
+  readonly canRenew: boolean;
+  /** The newest one. */
+  value(): string | undefined;
+  /** Gives the token; fetches it if there is none that will do. */
+  get(): Promise<unknown>;
+  /** The next `get` fetches anew. */
+  drop(): void;
+  /** No more reminders until the next `get`. */
+  rest(): void;
+}
+
+export function tokenKeeper(source: Options['token'], renew: () => void): TokenKeeper {
+  let value: string | undefined;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let due = 0;
+  const rest = (): void => clearTimeout(timer);
+  return {
+    canRenew: typeof source === 'function',
+    value: () => value,
+    get: async () => {
+      if (typeof source !== 'function') return (value = source);
+      if (Date.now() >= due) {
+        value = await source();
+        const life = lifetime(value);
+        due = Date.now() + life - Math.min(AHEAD, life / 5);
+      }
+      rest();
+      // Not sooner than in a second, whatever the token says.
+      timer = setTimeout(renew, Math.min(Math.max(due - Date.now(), 1_000), LONGEST));
+    },
+    drop: () => {
+      due = 0;
+    },
+    rest,
+  };
+}
