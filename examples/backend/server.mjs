@@ -1,4 +1,4 @@
-// The demos' backend: feeds prices, runs jobs, and asks nodes to stop. It knows Redis and the nodes' admin listeners,
+// The demos' backend: feeds prices and the dashboard, runs jobs, and asks nodes to stop. It knows Redis and the nodes' admin listeners,
 // and no gateway.
 //
 //   REDIS_URL  redis://redis:6379
@@ -8,6 +8,7 @@
 import { randomUUID } from 'node:crypto';
 import { createServer } from 'node:http';
 import { job } from './job.mjs';
+import { watch } from './metrics.mjs';
 import { redis } from './redis.mjs';
 
 const { REDIS_URL = 'redis://127.0.0.1:6379', ADMINS = '', PORT = '8090', HOST = '0.0.0.0' } = process.env;
@@ -18,14 +19,28 @@ const { run, closed } = await redis(REDIS_URL);
 // Whoever supervises it starts it again.
 closed.then(() => process.exit(1));
 
+/** Publishes on a stored channel. Until a gateway has loaded the function there is nobody to tell. */
+async function publish(channel, event, payload) {
+  const body = JSON.stringify({ event, payload });
+  await run('FCALL', 'tidewire_publish', 1, `tidewire:${channel}`, body).catch(() => {});
+}
+
+/** The nodes' metrics, once a second. */
+async function feedDashboard() {
+  const watches = admins.map(watch);
+  for (;;) {
+    const nodes = await Promise.all(watches.map((look) => look()));
+    await publish('metrics:cluster', 'second', { nodes });
+    await new Promise((done) => setTimeout(done, 1_000));
+  }
+}
+
 /** A random walk, ten ticks a second. */
 async function feedPrices() {
   let price = 100;
   for (let n = 0; ; n += 1) {
     price = Math.max(1, price + (Math.random() - 0.5) * 2);
-    const body = JSON.stringify({ event: 'tick', payload: { n, price: Number(price.toFixed(2)) } });
-    // Until a gateway has loaded the function there is nobody to tell.
-    await run('FCALL', 'tidewire_publish', 1, 'tidewire:prices:tide', body).catch(() => {});
+    await publish('prices:tide', 'tick', { n, price: Number(price.toFixed(2)) });
     await new Promise((done) => setTimeout(done, 100));
   }
 }
@@ -81,3 +96,4 @@ const server = createServer(async (request, response) => {
 server.listen(Number(PORT), HOST, () => console.log(`the demos' backend listens on ${server.address().port}`));
 for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => process.exit(0));
 void feedPrices();
+if (admins.length > 0) void feedDashboard();

@@ -52,7 +52,8 @@ export class Client {
   /** @internal */
   constructor(url: string | URL, options: Options) {
     this.#base = new URL(url, globalThis.location?.href);
-    this.#base.pathname += this.#base.pathname.endsWith('/') ? '' : '/';
+    // Paths are relative to it.
+    this.#base.pathname = this.#base.pathname.replace(/\/?$/, '/');
     this.#options = options;
     const { transports = ['ws', 'sse', 'poll'], maxQueue = 1_000, publishTimeout = 10_000 } = options;
     this.#transports = transports.filter((name) => name !== 'ws' || options.WebSocket || globalThis.WebSocket);
@@ -154,6 +155,7 @@ export class Client {
     this.#set({ status: 'connecting', transport, attempt: this.#attempt, reason: this.#reason });
     this.#token.get().then(() => {
       if (turn !== this.#turn) return;
+      this.#token.remind();
       const current = (act: (...args: any[]) => void) => (...args: any[]) => turn === this.#turn && act(...args);
       this.#link = this.#open(transport, {
         receive: current((frame) => this.#receive(frame)),
@@ -233,7 +235,7 @@ export class Client {
     // Who says when to come back is there, and will serve then.
     if (!wasOpen && code !== 'token' && !retry && this.#fallsBack()) return this.#start();
     if (this.#attempt >= (this.#options.maxAttempts ?? Infinity)) {
-      return this.#close({ code: 'max_attempts', message: `${code} ${message ?? ''}` });
+      return this.#close({ code: 'max_attempts', message: `${code}` });
     }
     const { base = 500, cap = 30_000 } = this.#options.backoff ?? {};
     const wait = retry ?? Math.random() * Math.min(cap, base * 2 ** this.#attempt);
@@ -281,7 +283,11 @@ export class Client {
   #renew(): void {
     const turn = this.#turn;
     // If none is to be had, the gateway will end the connection, and it is asked for again.
-    this.#token.get().then(() => turn === this.#turn && this.#link?.renew(), this.#report);
+    this.#token.get().then(() => {
+      if (turn !== this.#turn) return;
+      this.#token.remind();
+      this.#link?.renew();
+    }).catch(this.#report);
   }
 
   /** Looks now and then whether a better transport can be had, on a connection of its own. */

@@ -5,9 +5,9 @@ import type { Options } from './types.js';
 const AHEAD = 30_000;
 
 /** For how many milliseconds a JWT is good from now on; for ever if it does not say. */
-function lifetime(token: string): number {
+function lifetime(token: string | undefined): number {
   try {
-    const claims = JSON.parse(atob(token.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/')));
+    const claims = JSON.parse(atob(token!.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/')));
     // By its own times where it has both: the clock here may be wrong.
     return (claims.exp - (claims.iat ?? Date.now() / 1000)) * 1000 || Infinity;
   } catch {
@@ -21,11 +21,13 @@ export interface TokenKeeper {
   readonly canRenew: boolean;
   /** The newest one. */
   value(): string | undefined;
-  /** Gives the token; fetches it if there is none that will do. */
+  /** Fetches the token, if there is none that will do. */
   get(): Promise<unknown>;
+  /** Calls for another one when that is due. */
+  remind(): void;
   /** The next `get` fetches anew. */
   drop(): void;
-  /** No more reminders until the next `get`. */
+  /** No more of that. */
   rest(): void;
 }
 
@@ -33,20 +35,21 @@ export function tokenKeeper(source: Options['token'], renew: () => void): TokenK
   let value: string | undefined;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let due = 0;
+  const canRenew = typeof source === 'function';
   const rest = (): void => clearTimeout(timer);
   return {
-    canRenew: typeof source === 'function',
+    canRenew,
     value: () => value,
     get: async () => {
-      if (typeof source !== 'function') return (value = source);
-      if (Date.now() >= due) {
-        value = await source();
-        const life = lifetime(value);
-        due = Date.now() + life - Math.min(AHEAD, life / 5);
-      }
+      if (Date.now() < due) return;
+      value = await (typeof source === 'function' ? source() : source);
+      const life = lifetime(value);
+      due = Date.now() + life - Math.min(AHEAD, life / 5);
+    },
+    remind: () => {
       rest();
       // Not sooner than in a second, whatever the token says.
-      timer = setTimeout(renew, Math.min(Math.max(due - Date.now(), 1_000), LONGEST));
+      if (canRenew) timer = setTimeout(renew, Math.min(Math.max(due - Date.now(), 1_000), LONGEST));
     },
     drop: () => {
       due = 0;

@@ -176,6 +176,45 @@ test('cursors and a shared text: both windows come to the same', async () => {
   for (const page of [a, b]) expect(page.faults).toEqual([]);
 });
 
+test('game: two boats see each other, one catches the buoy, a node dies', async () => {
+  const { url, nodes } = await startSite();
+  const [a, b] = await windows(`${url}/demo/game.html`, 'light', 'dark') as [Tab, Tab];
+  for (const page of [a, b]) {
+    await connected(page);
+    await page.locator('#players', { hasText: '2 boats' }).waitFor();
+  }
+  await until('some 60 messages a second', async () => await number(a, '#rate') > 30);
+  const caught = async (page: Page) => parseInt(await text(page, '#score'), 10);
+  /** Steers a boat to the buoy, until it has caught so many. */
+  const sail = (page: Page, count: number) => until('a catch', async () => {
+    const { x, y, width, height } = (await page.locator('#sea').boundingBox())!;
+    const [at, down] = (await page.locator('#sea').getAttribute('data-buoy'))!.split(' ').map(Number) as [number, number];
+    await page.mouse.move(x + (at / 960) * width, y + (down / 540) * height);
+    await page.mouse.move(x + (at / 960) * width + 1, y + (down / 540) * height);
+    return await caught(page) >= count;
+  }, 60_000);
+  await sail(a, 1);
+  expect(await caught(b)).toBe(0);
+  await crash(nodes);
+  for (const page of [a, b]) await page.locator('#players', { hasText: '2 boats' }).waitFor();
+  await picture(b, 'game');
+  await sail(a, 2);
+  for (const page of [a, b]) expect(page.faults).toEqual([]);
+}, 150_000);
+
+test('dashboard: every second in both windows, also without a node', async () => {
+  const { url, nodes } = await startSite();
+  const [a, b] = await windows(`${url}/demo/dashboard.html`, 'light', 'dark') as [Tab, Tab];
+  for (const page of [a, b]) await page.locator('#nodes li', { hasText: 'up' }).nth(2).waitFor();
+  expect(await number(a, '#connections')).toBeGreaterThan(0);
+  await nodes[2].kill();
+  for (const page of [a, b]) await page.locator('#nodes li', { hasText: 'down' }).waitFor();
+  await nodes[2].restart();
+  for (const page of [a, b]) await page.locator('#nodes li', { hasText: 'up' }).nth(2).waitFor();
+  await picture(a, 'dashboard');
+  for (const page of [a, b]) expect(page.faults).toEqual([]);
+});
+
 test('break it: drained and crashed nodes, nothing missing, nothing twice', async () => {
   const { url, nodes } = await startSite();
   const [a, b] = await windows(`${url}/demo/break.html`, 'light', 'dark') as [Tab, Tab];

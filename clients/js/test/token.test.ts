@@ -59,6 +59,19 @@ test('a token function that fails is reported and asked again', async () => {
   expect(tw.states.filter(({ status }) => status === 'waiting').map(({ reason }: any) => reason.code)).toEqual(['token', 'token']);
 });
 
+test('closed while the token is fetched: nothing is left behind', async () => {
+  const node = await startNode();
+  const token = vi.fn(async () => {
+    await new Promise((done) => setTimeout(done, 100));
+    return jwt(2);
+  });
+  const tw = client(node, { token });
+  tw.close();
+  // Long enough for the reminders of a token of two seconds, had there been any.
+  await new Promise((done) => setTimeout(done, 2_500));
+  expect(token).toHaveBeenCalledTimes(1);
+});
+
 test('after a break the same token serves while it is good', async () => {
   const node = await startNode();
   const proxy = await startProxy(node);
