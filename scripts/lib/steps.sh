@@ -36,12 +36,13 @@ run_step() {
   outcomes+=("$(printf '%-10s %-8s %5d  %s' "$name" "$outcome" $((SECONDS - started)) "$note")")
 }
 
-# How many tests a step's log tells of, as nextest, libtest, node:test and our own scripts count.
+# How many tests a step's log tells of, as nextest, libtest, node:test, vitest and our own scripts count.
 counted() {
   sed 's/\x1b\[[0-9;]*m//g' "$1" | awk '
     /^ *Summary \[.*tests? run: / { match($0, /[0-9]+ tests? run: [0-9]+ passed/); found = substr($0, RSTART, RLENGTH) }
     /^test result: ok\. / { libtest += $4 }
     /^ℹ pass / { found = $3 " passed" }
+    /^ *Tests  .* passed/ { match($0, /[0-9]+ passed/); found = substr($0, RSTART, RLENGTH) }
     /^[0-9]+ passed, [0-9]+ failed/ { found = $0 }
     END { if (found == "" && libtest > 0) found = libtest " passed"; print found }'
 }

@@ -23,13 +23,15 @@ export class Node {
   }
 
   async start(listen = '127.0.0.1:0') {
-    const args = ['serve', '--listen', listen, '--admin', '127.0.0.1:0', ...this.#flags];
+    // Started again, its operators find it where it was.
+    const admin = this.admin ? new URL(this.admin).host : '127.0.0.1:0';
+    const args = ['serve', '--listen', listen, '--admin', admin, ...this.#flags];
     this.#process = new Process(BINARY, args, this.#env);
     const banner = /listens on (http:\S+) \(admin: (http:\S+)\/metrics/;
-    const [, url, admin] = await this.#process.answers(
+    const [, url, adminUrl] = await this.#process.answers(
       'the banner', () => banner.exec(this.#process.output));
     this.url = url;
-    this.admin = admin;
+    this.admin = adminUrl;
     await this.ready();
     return this;
   }

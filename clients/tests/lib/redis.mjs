@@ -11,7 +11,7 @@ import { Process } from './process.mjs';
 const run = promisify(execFile);
 
 /** A port on loopback that is free now, below the range of outgoing connections. */
-async function freePort() {
+export async function freePort() {
   for (;;) {
     const port = 20_000 + Math.floor(Math.random() * 12_000);
     const server = createServer();

@@ -277,6 +277,14 @@ async fn polls_wait_and_go_on(nodes: Nodes) {
     self::publish(nodes.other(), "room:2", 2).await;
     let path = format!("/v1/poll?channel=room:2&channel=room:1&cursor={}", token.as_str().unwrap());
     assert_eq!(payloads(&get(nodes.one(), &path).await), [2]);
+    // Or each has its own.
+    let place = get(nodes.one(), "/v1/poll?channel=room:2").await["cursor"].clone();
+    self::publish(nodes.other(), "room:2", 3).await;
+    let path = format!(
+        "/v1/poll?channel=room:1&cursor={cursor}&channel=room:2&cursor={}",
+        place.as_str().unwrap()
+    );
+    assert_eq!(payloads(&get(nodes.one(), &path).await), [3]);
 }
 
 async fn what_is_sent_again_changes_nothing(nodes: Nodes) {

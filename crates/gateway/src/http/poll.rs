@@ -87,9 +87,15 @@ fn places(
     let token = match (StreamToken::parse(text), &named[..]) {
         (Some(token), _) => token,
         (None, [(only, _)]) => StreamToken::of(parse(text, only)?),
+        // Each channel by its own, as in the address of an event stream.
         (None, _) => {
-            let detail = "several channels share one cursor, the one that a poll has answered";
-            return Err(Problem::new(Code::BadCursor, detail));
+            let mut token = StreamToken::default();
+            for (channel, cursor) in &named {
+                if let Some(cursor) = cursor {
+                    token.set(parse(cursor, channel)?);
+                }
+            }
+            token
         }
     };
     let start = |channel: Channel| {

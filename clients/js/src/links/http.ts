@@ -1,0 +1,151 @@
+import { type Context, type Failure, type Link, type Post, written } from './link.js';
+
+/** Most messages of one request, and most characters (three bytes at most each; a request may have 1 MiB). */
+const BATCH = 100;
+const BATCH_CHARS = 300_000;
+
+/** How the gateway says that channels cannot be had. */
+export const REFUSED = [400, 403, 404, 409];
+
+/** What it means that no answer came. */
+export const lost = (error: unknown): Failure => ({ code: 'network', message: `${error}` });
+
+/** An answer, or what went wrong, as the gateway said it or as it looks from here. */
+export type Answer = Response & { failure?: Failure };
+
+/** A request with the token, a POST if it has a body, which may take so long. It rejects when no answer comes, not for an HTTP status. */
+export async function request<T>(
+  context: Context, path: string, signal: AbortSignal, patience: number, read: (response: Answer) => Promise<T>, body?: string,
+): Promise<T> {
+  const bound = new AbortController();
+  const abort = (): void => bound.abort();
+  const timer = setTimeout(abort, patience);
+  signal.addEventListener('abort', abort);
+  // Nothing on a plain GET that would make a browser ask first.
+  const headers: Record<string, string> = {};
+  if (body) headers['content-type'] = 'application/json';
+  const token = context.token();
+  if (token) headers.authorization = `Bearer ${token}`;
+  try {
+    const { fetch } = context;
+    const response: Answer = await fetch(context.url(path), {
+      method: body && 'POST', body, cache: 'no-store', headers, signal: bound.signal,
+    });
+    if (!response.ok) response.failure = await failureOf(response);
+    return await read(response);
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', abort);
+  }
+}
+
+async function failureOf(response: Response): Promise<Failure> {
+  const { status, headers } = response;
+  // What is between may answer with anything.
+  const { code = 'network', detail = `HTTP ${status}` } = await response.json().catch(() => ({}));
+  const retry = Number(headers.get('retry-after')) * 1000 || undefined;
+  const final = status === 401;
+  return { code, message: detail, token: final, final, retry };
+}
+
+/**
+ * Publishes for the links that only receive: in order, one request at a time, with all that has come meanwhile in
+ * the next one. Answers come as the frames of a WebSocket would.
+ */
+function poster(context: Context, session: () => string | undefined, signal: AbortSignal): Link['publish'] {
+  const queue: Post[] = [];
+  let busy = false;
+
+  const take = (): Post[] => {
+    let count = 0;
+    let chars = 0;
+    do chars += queue[count++]!.body.length;
+    while (queue[count] && count < BATCH && chars + queue[count]!.body.length < BATCH_CHARS);
+    return queue.splice(0, count);
+  };
+
+  const pump = async (): Promise<void> => {
+    busy = true;
+    while (queue[0] && !signal.aborted) {
+      const posts = take();
+      const messages = posts.map((post) => written({ exclude: post.echo ? undefined : session() }, post));
+      let results: object[] = [];
+      let failure: object | undefined;
+      await request(context, 'v1/messages', signal, context.patience, async (response) => {
+        failure = response.failure;
+        if (!failure) ({ results } = await response.json());
+      }, `{"messages":[${messages}]}`).catch((error) => {
+        failure = lost(error);
+      });
+      // A link that is over hands over nothing, and its messages go out on the next one.
+      if (!signal.aborted) posts.forEach(({ id }, n) => context.receive({ ...results[n], ...failure, channel: '', type: '', id }));
+    }
+    busy = false;
+  };
+
+  return (post) => {
+    queue.push(post);
+    // With all that is published in this moment.
+    if (!busy) queueMicrotask(() => busy || pump());
+  };
+}
+
+/** What an HTTP link is made of. */
+export interface Work {
+  /** Begins to receive, for the channels that are wanted now, until the signal; called again when they change. */
+  start(signal: AbortSignal): Promise<unknown>;
+  session?(): string | undefined;
+  probe?(): void;
+}
+
+/** A link that receives by requests, which have their channels from the start, and publishes by POST. */
+export function httpLink(context: Context, work: (fail: (failure: Failure) => void) => Work): Link {
+  const life = new AbortController();
+  let run = life;
+  let scheduled = false;
+
+  const close = (): void => {
+    life.abort();
+    run.abort();
+  };
+
+  const fail = (failure: Failure): void => {
+    if (life.signal.aborted) return;
+    close();
+    context.failed(failure);
+  };
+
+  const { start, session = () => undefined, probe = () => {} } = work(fail);
+
+  /** Without a channel there is nothing to receive; a gateway must be there all the same, and take the token. */
+  const knock = (signal: AbortSignal): Promise<void> =>
+    request(context, 'v1/poll', signal, context.patience, async ({ status, failure }) => {
+      if (status === 400) context.opened();
+      else fail(failure!);
+    });
+
+  /** Begins anew, once for all changes of this moment. */
+  const restart = (): void => {
+    if (scheduled) return;
+    scheduled = true;
+    queueMicrotask(() => {
+      scheduled = false;
+      if (life.signal.aborted) return;
+      if (run !== life) run.abort();
+      const { signal } = (run = new AbortController());
+      (context.places()[0] ? start : knock)(signal).catch((error) => {
+        if (!signal.aborted) fail(lost(error));
+      });
+    });
+  };
+
+  restart();
+  return {
+    subscribe: restart,
+    unsubscribe: restart,
+    renew: restart,
+    publish: poster(context, session, life.signal),
+    probe,
+    close,
+  };
+}

@@ -1,0 +1,74 @@
+import type { Reason } from '../types.js';
+
+/** A frame of the protocol, whatever the transport. */
+export type Frame = { type: string } & Record<string, any>;
+
+/** A channel as a link needs to know it: where it is now. */
+export interface Place {
+  readonly name: string;
+  readonly cursor: string | undefined;
+  readonly rewind: number | string | undefined;
+}
+
+/** A publish as a link needs to know it. */
+export interface Post {
+  /** Without: nobody waits for an answer. */
+  readonly id?: number;
+  readonly channel: string;
+  /** `"event":…,"payload":…,"messageId":…`, in JSON without braces. */
+  readonly body: string;
+  readonly echo: boolean;
+}
+
+/** Why a link failed, and what to do about it. */
+export interface Failure extends Reason {
+  /** Do not come back, unless with another token where that is the reason. */
+  final?: boolean | undefined;
+  /** The token is no longer good. */
+  token?: boolean | undefined;
+  /** Come back after so many milliseconds and not by back-off. */
+  retry?: number | undefined;
+}
+
+/** What a link is given. */
+export interface Context {
+  /** The address of a path. */
+  url(path: string): URL;
+  /** How long an answer may take, and after which silence one is asked for (ms). */
+  readonly patience: number;
+  readonly quiet: number | undefined;
+  /** The newest token. */
+  token(): string | undefined;
+  readonly WebSocket: new (url: string | URL) => WebSocket;
+  readonly fetch: typeof fetch;
+  /** The channels that are wanted. */
+  places(): Place[];
+  /** Hands over a frame; `subscribed` and `denied` are of the links' own making. */
+  receive(frame: Frame): void;
+  /** Ready for use. */
+  opened(session?: string): void;
+  /** It is over; called once, and not after `close`. */
+  failed(failure: Failure): void;
+}
+
+/** One connection over one transport. It never comes back by itself. */
+export interface Link {
+  subscribe(place: Place): unknown;
+  unsubscribe(name: string): unknown;
+  publish(post: Post): void;
+  /** Asks for a sign of life now. */
+  probe(): void;
+  /** There is a new token. */
+  renew(): void;
+  /** Ends it; nothing is handed over any more. */
+  close(): void;
+}
+
+/** The longest time that a timer can wait. */
+export const LONGEST = 2 ** 31 - 1;
+
+/** A post's JSON, with these members before its own. */
+export const written = (head: object, { channel, body }: Post): string =>
+  `${JSON.stringify({ ...head, channel }).slice(0, -1)},${body}}`;
+
+export const now = (): number => performance.now();

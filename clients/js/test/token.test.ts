@@ -1,0 +1,128 @@
+// When the token function is called. The gateways here are open; what is looked at is what the client asks and sends.
+
+import { once } from 'node:events';
+import { expect, onTestFinished, test, vi } from 'vitest';
+import WebSocket, { WebSocketServer } from 'ws';
+import { TRANSPORTS, client, listen, startNode, startProxy, state, subscribed, until } from './lib/world.js';
+
+/** A token that is good for so many seconds; nobody here looks at its signature. */
+function jwt(seconds: number, n = 0): string {
+  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const iat = Math.floor(Date.now() / 1000) - 3_600;
+  return `${part({ alg: 'HS256' })}.${part({ sub: 'ü', iat, exp: iat + seconds, n })}.c2ln`;
+}
+
+test.each(TRANSPORTS)('over %s an async function is asked once, and again when half a minute is left', async (transport) => {
+  const node = await startNode();
+  let asked = 0;
+  const sent: string[] = [];
+  const token = async () => {
+    asked += 1;
+    await Promise.resolve();
+    return jwt(asked === 1 ? 2 : 3_600, asked);
+  };
+  class Spy extends WebSocket {
+    override send(data: any) {
+      const frame = JSON.parse(data);
+      if (frame.type === 'auth') sent.push(frame.token);
+      super.send(data);
+    }
+  }
+  const spied: typeof fetch = (url, init) => {
+    sent.push(String((init?.headers as any).authorization).replace('Bearer ', ''));
+    return fetch(url, init);
+  };
+  const tw = client(node, { transports: [transport], token, WebSocket: Spy as any, fetch: spied });
+  const room = listen(tw, 'room:1');
+  await subscribed(room);
+  expect(asked).toBe(1);
+  await until('another one', () => new Set(sent).size === 2);
+  await room.channel.publish('e', 1);
+  expect(asked).toBe(2);
+  expect(tw.state.status).toBe('open');
+  expect(tw.states.filter(({ status }) => status === 'waiting')).toEqual([]);
+});
+
+test('a token function that fails is reported and asked again', async () => {
+  const node = await startNode();
+  let asked = 0;
+  const tw = client(node, {
+    token: () => {
+      asked += 1;
+      if (asked < 3) throw new Error('signed out');
+      return jwt(3_600);
+    },
+  });
+  await state(tw, 'open');
+  expect(asked).toBe(3);
+  expect(tw.errors.map(String)).toEqual(['Error: signed out', 'Error: signed out']);
+  expect(tw.states.filter(({ status }) => status === 'waiting').map(({ reason }: any) => reason.code)).toEqual(['token', 'token']);
+});
+
+test('closed while the token is fetched: nothing is left behind', async () => {
+  const node = await startNode();
+  const token = vi.fn(async () => {
+    await new Promise((done) => setTimeout(done, 100));
+    return jwt(2);
+  });
+  const tw = client(node, { token });
+  tw.close();
+  // Long enough for the reminders of a token of two seconds, had there been any.
+  await new Promise((done) => setTimeout(done, 2_500));
+  expect(token).toHaveBeenCalledTimes(1);
+});
+
+test('after a break the same token serves while it is good', async () => {
+  const node = await startNode();
+  const proxy = await startProxy(node);
+  const token = vi.fn(() => jwt(3_600));
+  const tw = client(proxy, { token });
+  const room = listen(tw, 'room:1');
+  await subscribed(room);
+  proxy.cut();
+  await subscribed(room, 2);
+  expect(token).toHaveBeenCalledTimes(1);
+});
+
+/** Not a gateway: it says the closing words of one, as the gateways of these tests do not. */
+async function closing(codes: number[]): Promise<{ url: string }> {
+  const server = new WebSocketServer({ port: 0, host: '127.0.0.1' });
+  onTestFinished(() => void server.close());
+  await once(server, 'listening');
+  server.on('connection', (socket) => {
+    const code = codes.shift();
+    if (code === 1006) return socket.terminate();
+    if (code) return socket.close(code, `because ${code}`);
+    socket.send(JSON.stringify({ type: 'welcome', session: 's', heartbeat: 25, channels: [] }));
+    socket.on('message', (data) => {
+      const { type, id } = JSON.parse(String(data));
+      if (type === 'auth') socket.send(JSON.stringify({ type: 'ack', id }));
+    });
+    return undefined;
+  });
+  return { url: `http://127.0.0.1:${(server.address() as any).port}` };
+}
+
+test('close codes decide: 4002 and 4100 ask for another token, 41xx ends it', async () => {
+  const token = vi.fn(() => jwt(3_600));
+  const options = { token, transports: ['ws'] as const };
+  const tw = client(await closing([4002, 4100, 4000, 1006]), options);
+  await state(tw, 'open');
+  // At the start, for 4002, and for 4100; not for the others.
+  expect(token).toHaveBeenCalledTimes(3);
+  tw.close();
+
+  // Refused again with the new one: that is final.
+  const twice = client(await closing([4100, 4100]), options);
+  expect((await state(twice, 'closed')).reason).toEqual({ code: 4100, message: 'because 4100' });
+  expect(token).toHaveBeenCalledTimes(5);
+
+  for (const code of [4101, 4102, 4103, 4104]) {
+    const one = client(await closing([code]), options);
+    expect((await state(one, 'closed')).reason).toEqual({ code, message: `because ${code}` });
+    await expect(one.channel('a').publish('e', 1)).rejects.toMatchObject({ code: 'closed' });
+  }
+  // A token that cannot change need not be sent again.
+  const fixed = client(await closing([4002]), { ...options, token: 'fixed' });
+  expect((await state(fixed, 'closed')).reason.code).toBe(4002);
+});
