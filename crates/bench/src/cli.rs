@@ -127,6 +127,10 @@ pub(crate) struct Load {
     pub(crate) channel: String,
     #[arg(long, default_value_t = 1_000)]
     pub(crate) subscribers: usize,
+    /// Spreads the subscribers over so many channels, whose names end with a number; they are
+    /// published to in turn. It divides the number of subscribers.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) channels: usize,
     /// Messages a second.
     #[arg(long, default_value_t = 20.0, value_parser = rate)]
     pub(crate) rate: f64,
@@ -157,6 +161,14 @@ pub(crate) struct Load {
 }
 
 impl Load {
+    /// The channels' names.
+    pub(crate) fn names(&self) -> Vec<String> {
+        match self.channels {
+            1 => vec![self.channel.clone()],
+            count => (0..count).map(|number| format!("{}{number}", self.channel)).collect(),
+        }
+    }
+
     /// How fast it publishes.
     pub(crate) fn pace(&self) -> Pace {
         self.saturate.map_or(Pace::Rate(self.rate), Pace::UnderWay)
@@ -207,6 +219,7 @@ impl Cross {
             body: None,
             channel: self.channel.clone(),
             subscribers: self.subscribers,
+            channels: 1,
             rate: self.rate,
             saturate: None,
             publishers: self.publishers,

@@ -1,5 +1,6 @@
 //! `connect`: many idle connections, and what each costs the server.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -24,6 +25,10 @@ pub(crate) struct Outcome {
     #[serde(flatten)]
     losses: Losses,
     hold_seconds: u64,
+    /// Messages that came during the hold, on all connections together.
+    received: u64,
+    /// The longest that one of them took.
+    slowest_seconds: f64,
     /// From the connect to being subscribed, each.
     #[serde(flatten)]
     opening: Latency,
@@ -50,13 +55,16 @@ pub(crate) fn run(arguments: &Connect) -> anyhow::Result<Outcome> {
     ensure!(arguments.connections > 0, "there must be a connection");
     let before = Memory::of(&arguments.pid)?;
     let (mut crowd, opening) = Crowd::open(&Plan {
-        target: &target,
+        targets: std::slice::from_ref(&target),
         size: arguments.connections,
         at_once: arguments.crowd.at_once,
         sources: arguments.crowd.sources,
         words: &arguments.crowd.words(),
     })?;
-    hold(&mut crowd, arguments.hold.into())?;
+    // For who waits for it, beside the report at the end.
+    let count = arguments.connections;
+    let _ = writeln!(std::io::stderr(), "tidewire-bench: {count} connections are open");
+    let held = hold(&mut crowd, arguments.hold.into())?;
     let after = Memory::of(&arguments.pid)?;
     let Opening { times, took } = opening;
     Ok(Outcome {
@@ -66,19 +74,32 @@ pub(crate) fn run(arguments: &Connect) -> anyhow::Result<Outcome> {
         held: crowd.alive(),
         losses: crowd.losses(),
         hold_seconds: Duration::from(arguments.hold).as_secs(),
+        received: held.received,
+        slowest_seconds: seconds(held.slowest),
         opening: Latency::of(&times),
         opening_seconds: seconds(took),
         memory: (!arguments.pid.is_empty()).then(|| Growth::of(before, after, crowd.alive())),
     })
 }
 
+/// What came while all connections were held.
+#[derive(Default)]
+struct Held {
+    received: u64,
+    /// In nanoseconds.
+    slowest: u64,
+}
+
 /// Keeps all connections open, answering heartbeats.
-fn hold(crowd: &mut Crowd, length: Duration) -> anyhow::Result<()> {
-    let (began, mut turn) = (Instant::now(), Turn::default());
+fn hold(crowd: &mut Crowd, length: Duration) -> anyhow::Result<Held> {
+    let (began, mut turn, mut held) = (Instant::now(), Turn::default(), Held::default());
     while let Some(left) = length.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) {
-        crowd.turn(&mut turn, Some(left), |_, _| ())?;
+        crowd.turn(&mut turn, Some(left), |marker, now| {
+            held.received += 1;
+            held.slowest = held.slowest.max(now.saturating_sub(marker.sent));
+        })?;
     }
-    Ok(())
+    Ok(held)
 }
 
 impl Growth {
@@ -102,6 +123,7 @@ impl Table for Outcome {
             ("transport", self.transport.to_owned()),
             ("connections", format!("{}, of which lost: {}", self.connections, self.losses)),
             ("held for", format!("{} s", self.hold_seconds)),
+            ("messages received", self.received.to_string()),
             ("opened in", format!("{:.2} s", self.opening_seconds)),
             ("each subscribed in", self.opening.to_string()),
         ];

@@ -28,7 +28,8 @@ pub(crate) const OTHERS: usize = usize::MAX / 2;
 
 /// What a crowd consists of.
 pub(crate) struct Plan<'a> {
-    pub(crate) target: &'a Target,
+    /// The channels' addresses: subscribers take them in turn.
+    pub(crate) targets: &'a [Target],
     /// How many subscribers.
     pub(crate) size: usize,
     /// How many handshakes may be under way.
@@ -124,8 +125,9 @@ impl Crowd {
 
     fn add(&mut self, plan: &Plan<'_>) -> anyhow::Result<()> {
         let index = self.members.len();
-        let mut member = Subscriber::open(plan.target, index, plan.sources)
-            .with_context(|| format!("connection {index} to {}", plan.target.address))?;
+        let target = &plan.targets[index % plan.targets.len()];
+        let mut member = Subscriber::open(target, index, plan.sources)
+            .with_context(|| format!("connection {index} to {}", target.address))?;
         self.poll.registry().register(&mut member.socket, Token(index), Interest::READABLE)?;
         self.members.push(Some(member));
         Ok(())

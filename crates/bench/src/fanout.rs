@@ -23,6 +23,7 @@ pub(crate) struct Outcome {
     /// How they are published.
     publish: &'static str,
     subscribers: usize,
+    channels: usize,
     payload_bytes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     rate: Option<f64>,
@@ -57,13 +58,19 @@ pub(crate) struct Outcome {
 
 /// Runs it.
 pub(crate) fn run(load: &Load) -> anyhow::Result<Outcome> {
-    let subscribe = Target::parse(&load.url, &load.channel).context("--url")?;
+    let (count, channels) = (load.subscribers, load.channels);
+    ensure!(count > 0, "there must be a subscriber");
+    ensure!(channels > 0 && count.is_multiple_of(channels), "--channels divides --subscribers");
+    let (mut subscribes, mut templates) = (vec![], vec![]);
+    for name in &load.names() {
+        subscribes.push(Target::parse(&load.url, name).context("--url")?);
+        let target = Target::parse(&load.publish, name).context("--publish")?;
+        templates.push(Template::new(&target, load.body.as_deref(), name, load.payload_bytes)?);
+    }
+    let subscribe = &subscribes[0];
     let publish = Target::parse(&load.publish, &load.channel).context("--publish")?;
-    let template =
-        Template::new(&publish, load.body.as_deref(), &load.channel, load.payload_bytes)?;
-    ensure!(load.subscribers > 0, "there must be a subscriber");
     let (crowd, _) = Crowd::open(&Plan {
-        target: &subscribe,
+        targets: &subscribes,
         size: load.subscribers,
         at_once: load.crowd.at_once,
         sources: load.crowd.sources,
@@ -72,11 +79,11 @@ pub(crate) fn run(load: &Load) -> anyhow::Result<Outcome> {
     let publishers = (0..load.publishers.max(1))
         .map(|index| {
             let token = Token(OTHERS + index);
-            Publisher::open(&publish, template.clone(), crowd.registry(), token)
+            Publisher::open(&publish, crowd.registry(), token)
         })
         .collect::<anyhow::Result<_>>()?;
     let pids = load.pid.clone();
-    let mut stage = Stage { crowd, publishers, pace: load.pace(), pids, next: 0 };
+    let mut stage = Stage { crowd, publishers, templates, pace: load.pace(), pids, next: 0 };
     stage.phase(load.warmup.into())?;
     stage.crowd.whole()?;
     let refused = stage.refused();
@@ -95,23 +102,25 @@ impl Outcome {
     fn of(load: &Load, phase: &Phase, losses: Losses) -> Self {
         let took = seconds(phase.took.max(1));
         let each = |nanos: u64| micros(nanos) / phase.delivered.max(1) as f64;
+        let audience = (load.subscribers / load.channels.max(1)) as u64;
         let measured = !load.pid.is_empty();
         Self {
             run: load.print.run(),
             transport: "",
             publish: "",
             subscribers: load.subscribers,
+            channels: load.channels,
             payload_bytes: load.payload_bytes,
             rate: load.saturate.is_none().then_some(load.rate),
             under_way: load.saturate,
             seconds: took,
             published: phase.published,
             refused: 0,
-            expected: phase.published * load.subscribers as u64,
+            expected: phase.published * audience,
             delivered: phase.delivered,
             losses,
             latency: Latency::of(&phase.latency),
-            messages_per_second: phase.delivered as f64 / load.subscribers as f64 / took,
+            messages_per_second: phase.delivered as f64 / audience as f64 / took,
             deliveries_per_second: phase.delivered as f64 / took,
             server_cpu_us: measured.then(|| each(phase.server.total())),
             server_user_us: measured.then(|| each(phase.server.user)),
@@ -127,7 +136,7 @@ impl Table for Outcome {
         let mut rows = vec![
             ("received over", self.transport.to_owned()),
             ("published over", self.publish.to_owned()),
-            ("subscribers", self.subscribers.to_string()),
+            ("subscribers", format!("{} of {} channels", self.subscribers, self.channels)),
             ("payload", format!("{} bytes", self.payload_bytes)),
         ];
         match (self.rate, self.under_way) {

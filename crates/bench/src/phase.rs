@@ -12,6 +12,7 @@ use crate::marker::Marker;
 use crate::pace::Pace;
 use crate::process::Cpu;
 use crate::publisher::Publisher;
+use crate::template::Template;
 
 /// How long a message may take to arrive after the last one that did, before it counts as lost.
 const PATIENCE: u64 = 5_000_000_000;
@@ -24,6 +25,8 @@ pub(crate) struct Stage {
     pub(crate) crowd: Crowd,
     /// Messages go over them in turn.
     pub(crate) publishers: Vec<Publisher>,
+    /// What is published, one for each channel: they take turns.
+    pub(crate) templates: Vec<Template>,
     pub(crate) pace: Pace,
     /// The server's processes.
     pub(crate) pids: Vec<u32>,
@@ -75,7 +78,7 @@ impl Stage {
             let elapsed = clock::now() - began;
             if elapsed < end {
                 self.publish(&mut phase, elapsed)?;
-            } else if phase.delivered >= phase.published * self.crowd.alive() as u64
+            } else if phase.delivered >= phase.published * self.audience()
                 || elapsed.saturating_sub(last.max(end)) > PATIENCE
             {
                 break;
@@ -101,6 +104,11 @@ impl Stage {
         Ok(phase)
     }
 
+    /// How many subscribers a message has. (Exact while nobody is lost.)
+    fn audience(&self) -> u64 {
+        (self.crowd.alive() / self.templates.len().max(1)) as u64
+    }
+
     /// Publishes that the server refused so far.
     pub(crate) fn refused(&self) -> u64 {
         self.publishers.iter().map(|publisher| publisher.tally().refused).sum()
@@ -108,12 +116,14 @@ impl Stage {
 
     /// Publishes what is due.
     fn publish(&mut self, phase: &mut Phase, elapsed: u64) -> anyhow::Result<()> {
-        let arrived = phase.delivered / (self.crowd.alive() as u64).max(1);
+        let arrived = phase.delivered / self.audience().max(1);
         let allowed = self.pace.allowed(elapsed, arrived);
         while phase.published < allowed {
             let index = self.next as usize % self.publishers.len().max(1);
-            if let Some(publisher) = self.publishers.get_mut(index) {
-                publisher.publish(Marker { sent: clock::now(), number: self.next })?;
+            let channel = self.next as usize % self.templates.len().max(1);
+            let template = self.templates.get_mut(channel);
+            if let (Some(publisher), Some(template)) = (self.publishers.get_mut(index), template) {
+                publisher.publish(template, Marker { sent: clock::now(), number: self.next })?;
             }
             self.next += 1;
             phase.published += 1;

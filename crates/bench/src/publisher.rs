@@ -27,7 +27,6 @@ const MAX_WAITING: usize = 16 << 20;
 /// The connection.
 pub(crate) struct Publisher {
     socket: TcpStream,
-    template: Template,
     replies: Replies,
     tally: Tally,
     /// What the socket has not taken, from `written` on.
@@ -38,12 +37,7 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     /// Connects, and joins the loop under this token.
-    pub(crate) fn open(
-        target: &Target,
-        template: Template,
-        registry: &Registry,
-        token: Token,
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn open(target: &Target, registry: &Registry, token: Token) -> anyhow::Result<Self> {
         let to = || format!("publishing to {}", target.address);
         let mut socket = connect(target.address, 0, 1).with_context(to)?;
         let (mut replies, mut tally) = (Replies::of(target.scheme), Tally::default());
@@ -55,13 +49,17 @@ impl Publisher {
         let mut socket = TcpStream::from_std(socket);
         registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
         let input = vec![0; 64 << 10].into_boxed_slice();
-        Ok(Self { socket, template, replies, tally, out: Vec::new(), written: 0, input })
+        Ok(Self { socket, replies, tally, out: Vec::new(), written: 0, input })
     }
 
     /// Publishes one message.
-    pub(crate) fn publish(&mut self, marker: Marker) -> anyhow::Result<()> {
+    pub(crate) fn publish(
+        &mut self,
+        template: &mut Template,
+        marker: Marker,
+    ) -> anyhow::Result<()> {
         ensure!(self.out.len() < MAX_WAITING, "the server does not read what is published");
-        self.template.write(marker, &mut self.out);
+        template.write(marker, &mut self.out);
         self.flush()
     }
 

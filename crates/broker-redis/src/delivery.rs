@@ -7,7 +7,9 @@ use bytes::Bytes;
 use metrics::Counter;
 use parking_lot::Mutex;
 use tidewire_broker::{Events, Origin};
-use tidewire_protocol::{Code, MARKER, Message, Timestamp, decode_envelope, is_stored, plain};
+use tidewire_protocol::{
+    Code, MARKER, Message, Timestamp, decode_envelope, decode_named, is_named, is_stored, plain,
+};
 
 use crate::names::Names;
 use crate::stored;
@@ -53,16 +55,25 @@ impl Delivery {
             }
             return Ok((read.message, read.origin));
         }
+        if is_named(body) {
+            let (id, body) = decode_named(body).map_err(|e| (Kind::Envelope, e.to_string()))?;
+            let message = Message { message_id: Some(id), ..self.read_plain(&body)? };
+            return Ok((message, Origin::Direct));
+        }
         if body.first() == Some(&MARKER) {
             // Its size was the publishing gateway's affair.
             let message = decode_envelope(body).map_err(|e| (Kind::Envelope, e.to_string()))?;
             return Ok((message, Origin::Gateway));
         }
+        Ok((self.read_plain(body)?, Origin::Direct))
+    }
+
+    fn read_plain(&self, body: &Bytes) -> Result<Message, (Kind, String)> {
         let publication = plain(body, self.message_bytes).map_err(|error| {
             let kind = if error.code == Code::TooLarge { Kind::TooLarge } else { Kind::Plain };
             (kind, error.message)
         })?;
-        let message = Message {
+        Ok(Message {
             event: publication.event,
             payload: publication.payload,
             message_id: publication.message_id,
@@ -70,8 +81,7 @@ impl Delivery {
             from: None,
             exclude: publication.exclude,
             stored: None,
-        };
-        Ok((message, Origin::Direct))
+        })
     }
 }
 

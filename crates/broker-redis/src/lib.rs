@@ -3,6 +3,7 @@
 //! The binary makes one and gives it to the hub. It knows nothing of clients. `docs/redis.md` tells
 //! what it puts into Redis and what it asks of it.
 
+mod compare;
 mod control;
 mod delivery;
 mod history;
@@ -29,6 +30,7 @@ use tidewire_protocol::{Channel, Incarnation, Message};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use compare::Compare;
 use control::Control;
 use delivery::{Delivery, Refusals};
 use history::{History, HistoryError};
@@ -39,7 +41,7 @@ use publish::{Jobs, PublisherTask, Publishers};
 use settings::Target;
 use wire::{Answer, ConnectError, Wire};
 
-pub use settings::{Settings, SettingsError};
+pub use settings::{AfterRestart, Settings, SettingsError};
 
 /// The broker on Redis.
 pub struct RedisBroker {
@@ -63,6 +65,8 @@ pub(crate) struct Shared {
     library: Arc<Library>,
     refusals: Arc<Refusals>,
     incarnation: Mutex<Option<Incarnation>>,
+    /// The policy by which Redis may evict keys, as it was told last.
+    evicting: Mutex<Option<String>>,
 }
 
 impl RedisBroker {
@@ -94,6 +98,7 @@ impl RedisBroker {
             library,
             refusals,
             incarnation,
+            evicting: Mutex::default(),
         };
         Ok(Self {
             links,
@@ -138,6 +143,16 @@ impl Broker for RedisBroker {
         self.tasks.spawn(async move {
             let keep = shared.library.keep(&shared.control);
             cancelled.run_until_cancelled(Vital::task("function library", keep)).await;
+        });
+        let compare = Compare {
+            control: self.shared.control.clone(),
+            names: names.clone(),
+            events: delivery.events.clone(),
+            every: settings.compare_interval,
+        };
+        let cancelled = self.cancelled.clone();
+        self.tasks.spawn(async move {
+            cancelled.run_until_cancelled(Vital::task("comparison", compare.run())).await;
         });
         for (number, link) in self.links.iter().enumerate() {
             let task = LinkTask::new(number, link.clone(), self.shared.clone(), delivery.clone());
@@ -197,6 +212,7 @@ impl Shared {
     /// data this is, and whether the function library is there.
     async fn meet(&self, wire: &mut Wire, server: &server::Server) -> Result<(), ConnectError> {
         self.know(wire, server).await?;
+        self.look_for_eviction(wire).await?;
         // Without it live channels work.
         self.library.ensure(&self.control).await;
         Ok(())
@@ -215,10 +231,27 @@ impl Shared {
                 return Ok(());
             }
         };
-        let now = server::incarnation(server, &epoch);
+        let now = server::incarnation(server, &epoch, self.settings.after_restart);
         let before = self.incarnation.lock().replace(now);
         if let Some(before) = before.filter(|&before| before != now) {
             tracing::info!(%before, %now, "the stored data in Redis began a new life");
+        }
+        Ok(())
+    }
+
+    /// Warns, once, if Redis may throw away what is stored. `INFO` tells it, which nodes need anyway;
+    /// `CONFIG` is often forbidden.
+    async fn look_for_eviction(&self, wire: &mut Wire) -> Result<(), ConnectError> {
+        let info: &[&[u8]] = &[b"INFO", b"memory"];
+        let Some(Answer::Text(memory)) = wire.ask(&[info]).await?.pop() else { return Ok(()) };
+        let policy = server::evicting(&memory).map(str::to_owned);
+        let before = std::mem::replace(&mut *self.evicting.lock(), policy.clone());
+        if let Some(policy) = policy.filter(|policy| before.as_ref() != Some(policy)) {
+            tracing::warn!(
+                policy,
+                "by its maxmemory-policy Redis may evict stored messages, last ids and messageIds: \
+                gaps, and retries that are stored twice; noeviction keeps the promises"
+            );
         }
         Ok(())
     }

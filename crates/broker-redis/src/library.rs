@@ -17,13 +17,13 @@ use tokio::time::timeout;
 
 use crate::control::Control;
 use crate::names::Names;
-use crate::settings::Settings;
+use crate::settings::{AfterRestart, Settings};
 use crate::wire::reason;
 
 const TEMPLATE: &str = include_str!("tidewire.lua");
 /// The version of the code, and of what it keeps: to be raised with every change, so that older nodes
 /// leave it alone and newer ones replace it.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 5;
 /// How often a node looks whether the library is there.
 const CHECK: Duration = Duration::from_secs(30);
 /// How often after a failure.
@@ -222,8 +222,16 @@ fn render(settings: &Settings, names: &Names) -> String {
         .replace("@body_bytes@", &settings.message_bytes.to_string())
         .replace("@frame_bytes@", &settings.frame_bytes().to_string())
         .replace("@dedupe_ms@", &settings.dedupe_ttl.as_millis().to_string())
+        .replace("@trusts@", trusts(settings.after_restart))
         .replace("@default@", &rules(settings.namespaces.rules(0)))
         .replace("@named@", &named(&settings.namespaces))
+}
+
+const fn trusts(after_restart: AfterRestart) -> &'static str {
+    match after_restart {
+        AfterRestart::Gap => "false",
+        AfterRestart::Trust => "true",
+    }
 }
 
 /// `{ size, ttl in ms }`.
@@ -278,6 +286,8 @@ mod tests {
         let plain = library(|_| {});
         assert_eq!(plain.digest, library(|settings| settings.revision = 7).digest);
         assert_ne!(plain.digest, library(|settings| settings.message_bytes = 7).digest);
+        let trusting = library(|settings| settings.after_restart = AfterRestart::Trust);
+        assert_ne!(plain.digest, trusting.digest);
         let namespaces = |names: [&str; 2]| {
             let named = names.map(|name| (name.to_owned(), NamespaceRules::live()));
             Arc::new(Namespaces::new(NamespaceRules::default(), named))

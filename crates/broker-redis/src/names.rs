@@ -36,6 +36,11 @@ impl Names {
         format!("{}{channel}", self.prefix)
     }
 
+    /// The key of a channel's last id.
+    pub(crate) fn last_id(&self, channel: &str) -> String {
+        format!("{{{}{channel}}}:top", self.prefix)
+    }
+
     /// The function library's name, which its functions' begin with. Redis allows no `-` there.
     pub(crate) fn library(&self) -> String {
         self.prefix.trim_end_matches(':').replace('-', "_")
@@ -70,6 +75,7 @@ mod tests {
         assert_eq!(names.channel(b"tidewire2:room"), None);
         assert_eq!(names.channel(b"tidewire:\xff"), None);
         assert_eq!(names.echo(255), "tidewire:{node}:echo:00000000000000ff");
+        assert_eq!(names.last_id("room:42"), "{tidewire:room:42}:top");
         assert_eq!(names.epoch(), "tidewire:{node}:epoch");
         assert_eq!(Names::new("my-app").library(), "my_app");
     }

@@ -2,6 +2,8 @@
 
 use tidewire_protocol::Incarnation;
 
+use crate::settings::AfterRestart;
+
 /// What `INFO server` and `INFO replication` tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Server {
@@ -28,6 +30,11 @@ fn field<'a>(info: &'a str, name: &str) -> &'a str {
     info.lines().find_map(value).unwrap_or_default().trim_end()
 }
 
+/// The `maxmemory_policy` of `INFO memory`, if it lets Redis throw away keys.
+pub(crate) fn evicting(memory: &str) -> Option<&str> {
+    Some(field(memory, "maxmemory_policy")).filter(|policy| !matches!(*policy, "" | "noeviction"))
+}
+
 /// How many subscriptions a line of `CLIENT LIST` tells; none when it has no such field (there is
 /// no such client).
 pub(crate) fn subscriptions(client: &str) -> Option<usize> {
@@ -35,10 +42,13 @@ pub(crate) fn subscriptions(client: &str) -> Option<usize> {
 }
 
 /// Which life of the stored data this is: the same on all nodes and in the function library, another
-/// after a restart, a promotion or a flush.
-pub(crate) fn incarnation(server: &Server, epoch: &str) -> Incarnation {
+/// after a flush, and after a restart or a promotion unless those are trusted.
+pub(crate) fn incarnation(server: &Server, epoch: &str, after: AfterRestart) -> Incarnation {
     let mut hash = sha1_smol::Sha1::new();
-    hash.update(server.replication_id.as_bytes());
+    hash.update(match after {
+        AfterRestart::Gap => server.replication_id.as_bytes(),
+        AfterRestart::Trust => b"trust",
+    });
     hash.update(b"\n");
     hash.update(epoch.as_bytes());
     // The first 8 of 20 bytes.
@@ -60,6 +70,13 @@ mod tests {
     }
 
     #[test]
+    fn policies_are_read() {
+        assert_eq!(evicting("# Memory\r\nmaxmemory_policy:noeviction\r\n"), None);
+        assert_eq!(evicting("maxmemory_policy:volatile-ttl\r\n"), Some("volatile-ttl"));
+        assert_eq!(evicting("# Memory\r\nused_memory:1\r\n"), None);
+    }
+
+    #[test]
     fn clients_are_read() {
         let line = "id=4 addr=127.0.0.1:1 name=x sub=17 psub=0 ssub=0 multi=-1\n";
         assert_eq!(subscriptions(line), Some(17));
@@ -69,10 +86,14 @@ mod tests {
     #[test]
     fn incarnations_differ_by_both_parts() {
         let server = |id: &str| Server::read("", &format!("master_replid:{id}"));
-        let one = incarnation(&server("a"), "b");
-        assert_eq!(one, incarnation(&server("a"), "b"));
-        assert_ne!(one, incarnation(&server("a"), "c"));
-        assert_ne!(one, incarnation(&server("ab"), ""));
+        let gap = |id, epoch| incarnation(&server(id), epoch, AfterRestart::Gap);
+        let one = gap("a", "b");
+        assert_eq!(one, gap("a", "b"));
+        assert_ne!(one, gap("a", "c"));
+        assert_ne!(one, gap("ab", ""));
+        let trust = |id, epoch| incarnation(&server(id), epoch, AfterRestart::Trust);
+        assert_eq!(trust("a", "b"), trust("c", "b"));
+        assert_ne!(trust("a", "b"), trust("a", "c"));
         // `printf 'a\nb' | sha1sum`
         assert_eq!(one.to_string(), "fcd127ffa1016069");
     }

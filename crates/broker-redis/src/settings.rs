@@ -23,6 +23,14 @@ pub struct Settings {
     pub publishers: usize,
     /// By then a publish has been answered, whatever happens. 2 s.
     pub publish_timeout: Duration,
+    /// So many replicas must have a stored message before it is acknowledged (`WAIT`). 0.
+    pub wait_replicas: u32,
+    /// How long Redis waits for them, at most half of `publish_timeout`. 1 s.
+    pub wait_timeout: Duration,
+    /// What a restart or a failover of Redis means for stored channels. [`AfterRestart::Gap`].
+    pub after_restart: AfterRestart,
+    /// How long it takes to compare the last ids of all quiet channels with Redis once. 30 s.
+    pub compare_interval: Duration,
     /// How often a quiet link is tested by a message to itself. 1 s.
     pub echo_interval: Duration,
     /// By then it must have come back, and any command on a link must have been answered. 3 s.
@@ -39,6 +47,17 @@ pub struct Settings {
     pub revision: u64,
 }
 
+/// What a restart or a failover of Redis means for stored channels. The function library carries it,
+/// so that it is the same for all nodes: as with all of its rules, the newest revision's holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AfterRestart {
+    /// Something acknowledged may be lost, which leaves no trace: one gap on each of them.
+    #[default]
+    Gap,
+    /// Redis is run such that nothing acknowledged can be lost: ids and links alone decide.
+    Trust,
+}
+
 impl Settings {
     /// The defaults, for this Redis.
     #[must_use]
@@ -49,6 +68,10 @@ impl Settings {
             links: 2,
             publishers: 2,
             publish_timeout: Duration::from_secs(2),
+            wait_replicas: 0,
+            wait_timeout: Duration::from_secs(1),
+            after_restart: AfterRestart::Gap,
+            compare_interval: Duration::from_secs(30),
             echo_interval: Duration::from_secs(1),
             echo_timeout: Duration::from_secs(3),
             connect_timeout: Duration::from_secs(3),
@@ -93,6 +116,9 @@ pub enum SettingsError {
     /// A time that is zero, or an echo that would be missed before the next is sent.
     #[error("times must be more than zero, and echo_timeout more than echo_interval")]
     Times,
+    /// Replicas that answer in time would be waited for in vain.
+    #[error("wait_timeout must be from 250 ms to half of publish_timeout")]
+    Wait,
 }
 
 /// The Redis to connect to. Its `Debug` shows neither user nor password.
@@ -114,13 +140,22 @@ impl Target {
         if settings.links == 0 || settings.publishers == 0 {
             return Err(SettingsError::Zero);
         }
-        let times = [settings.publish_timeout, settings.echo_interval, settings.connect_timeout];
+        let times = [
+            settings.publish_timeout,
+            settings.echo_interval,
+            settings.connect_timeout,
+            settings.compare_interval,
+        ];
         let too_short = settings.dedupe_ttl < Duration::from_millis(1);
         if too_short
             || times.iter().any(Duration::is_zero)
             || settings.echo_timeout <= settings.echo_interval
         {
             return Err(SettingsError::Times);
+        }
+        let (wait, most) = (settings.wait_timeout, settings.publish_timeout / 2);
+        if settings.wait_replicas > 0 && (wait < Duration::from_millis(250) || wait > most) {
+            return Err(SettingsError::Wait);
         }
         // The crate's own error could quote the URL.
         let info = settings.url.expose_secret().into_connection_info();
@@ -200,6 +235,10 @@ mod tests {
         assert_eq!(check(|s| s.prefix = "a{b".into()), SettingsError::Prefix);
         assert_eq!(check(|s| s.prefix = String::new()), SettingsError::Prefix);
         assert_eq!(check(|s| s.links = 0), SettingsError::Zero);
+        assert_eq!(
+            check(|s| (s.wait_replicas, s.wait_timeout) = (1, s.publish_timeout)),
+            SettingsError::Wait
+        );
         assert_eq!(check(|s| s.echo_timeout = s.echo_interval), SettingsError::Times);
     }
 

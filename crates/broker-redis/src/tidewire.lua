@@ -4,6 +4,7 @@
 --
 --   FCALL    @library@_publish 1 @prefix@:<channel> <body> [<messageId>]
 --   FCALL    @library@_publish 1 @prefix@:<channel> <envelope> <messageId or ""> <scope> <digest>
+--   FCALL    @library@_publish_many 0 (@prefix@:<channel> <envelope> <messageId or ""> <scope> <digest>)...
 --   FCALL_RO @library@_read    1 @prefix@:<channel> <after or ""> <before or ""> <limit> <newest>
 --   FCALL_RO @library@_about   0
 --
@@ -18,6 +19,8 @@ local FORMAT, REVISION, DIGEST = '@format@', '@revision@', '@digest@'
 
 -- The namespaces' rules, each { size, ttl in ms }, and the bounds.
 local BODY_BYTES, FRAME_BYTES, DEDUPE_MS = @body_bytes@, @frame_bytes@, '@dedupe_ms@'
+-- Whether a restart and a promotion lose nothing that was acknowledged: then neither begins a new life.
+local TRUSTS = @trusts@
 local DEFAULT = @default@
 local NAMED = @named@
 
@@ -32,6 +35,8 @@ end
 local EPOCH = PREFIX .. '{node}:epoch'
 -- Begins a stored message's frame: the marker, the version, the flag of stored ones.
 local MARK = '\193\1\128'
+-- Begins the frame of a live message whose messageId was given besides the body.
+local NAMED_MARK = '\193\1\64'
 -- The last id outlives the messages: 30 days, or twice their time.
 local TOP_MS = 30 * 24 * 3600 * 1000
 local MAX_ID, MAX_EVENT, MAX_NESTING = 128, 64, 128
@@ -138,7 +143,7 @@ end
 -- The rules of a key's channel, or nil and a refusal.
 local function rules_of(key)
   if sub(key, 1, #PREFIX) ~= PREFIX then
-    return nil, invalid("the key must begin with '" .. PREFIX .. "'")
+    return nil, redis.error_reply("WRONGPREFIX the key must begin with '" .. PREFIX .. "'")
   end
   local colon = find(key, ':', #PREFIX + 1, true)
   return colon and NAMED[sub(key, #PREFIX + 1, colon - 1)] or DEFAULT
@@ -164,21 +169,25 @@ end
 
 ---------------------------------------------------------------------------------------------------
 -- The life of the data, 16 hexadecimal digits: a hash of the replication's id, new at each restart
--- and promotion, and of the epoch's key, gone with a flush.
+-- and promotion (but not if those are trusted), and of the epoch's key, gone with a flush.
 
 local life, life_second, life_tenth, made = nil, nil, nil, 0
+-- What the frames of this life begin with.
+local announcement
 -- INFO is dear, so that publishing asks once in each tenth of a second. A restart begins with nothing
--- known; a flush is seen at once, because then the channel's last id is missing (see store). What is
+-- known; a flush is seen at once, because then the channel's last id is missing (see open). What is
 -- left is a server that is demoted and promoted again within that time. Even then a false life harms
 -- nobody: a frame is believed only if its link fits, and reads always ask.
 
 local function life_of(replication, epoch)
-  return redis.sha1hex(replication .. '\n' .. epoch):sub(1, 16)
+  return redis.sha1hex((TRUSTS and 'trust' or replication) .. '\n' .. epoch):sub(1, 16)
 end
 
 local function present_life()
-  local replication = call('INFO', 'replication'):match('\nmaster_replid:(%x+)')
-  local epoch = call('GET', EPOCH)
+  local epoch, replication = call('GET', EPOCH), nil
+  if not (TRUSTS and epoch) then
+    replication = call('INFO', 'replication'):match('\nmaster_replid:(%x+)')
+  end
   if not epoch then
     made = made + 1
     local time = call('TIME')
@@ -186,6 +195,23 @@ local function present_life()
     call('SET', EPOCH, epoch)
   end
   life = life_of(replication, epoch)
+  announcement = MARK .. life .. ' '
+end
+
+-- The time of this call: in seconds and in ms, and a number of 0 to 4 by chance.
+local second, now, chance
+
+local function look_at_the_clock()
+  local time = call('TIME')
+  local micro = time[2]
+  second = time[1]
+  if #micro < 6 then micro = ('0'):rep(6 - #micro) .. micro end
+  now, chance = second .. sub(micro, 1, 3), byte(micro, 6) % 5
+  local tenth = byte(micro)
+  if tenth ~= life_tenth or second ~= life_second then
+    present_life()
+    life_second, life_tenth = second, tenth
+  end
 end
 
 ---------------------------------------------------------------------------------------------------
@@ -214,7 +240,7 @@ end
 
 -- The first id of this millisecond, or the one after the last id, whichever is above: ids rise
 -- whatever the clock does. None if the last id is none.
-local function id_above(last, now)
+local function id_above(last)
   if not last then return now .. '-0' end
   -- Of the same length, texts compare as numbers do. 13 digits are the times from 2001 to 2286.
   if byte(last, 14) == 45 and #now == 13 then
@@ -431,17 +457,18 @@ local function head_of(last, id)
 end
 
 -- Whether the caller may do what is done after the first write. (What comes before it fails by
--- itself, and a messageId whose XADD fails is forgotten.)
-local function refusal_of(key, history, top, renew, over)
-  local missing = not may('PUBLISH', key, '') and 'PUBLISH'
-    or not over and not may('SET', top, '') and 'SET'
+-- itself, and a messageId whose XADD fails is forgotten.) `many`: the last id may become longer.
+local function refusal_of(channel, many)
+  local top, over = channel.top_key, channel.over
+  local missing = not may('PUBLISH', channel.key, '') and 'PUBLISH'
+    or (many or not over) and not may('SET', top, '') and 'SET'
     or over and not may('SETRANGE', top, '0', '') and 'SETRANGE'
-    or renew and not may('PEXPIRE', history, '1') and 'PEXPIRE'
+    or channel.renew and not may('PEXPIRE', channel.history, '1') and 'PEXPIRE'
   if missing then return redis.error_reply('NOPERM ' .. missing .. ' is not allowed here') end
 end
 
 -- Whether the expiries have to be moved.
-local function is_due(key, rules, second)
+local function is_due(key, rules)
   local last = moved[key] or moved_before[key]
   if last == second then return false end
   local since = last and second - last
@@ -449,78 +476,111 @@ local function is_due(key, rules, second)
   return not since or since < 0 or since >= rules.slack
 end
 
--- Publishes on a stored channel: the message's id and 1 for a duplicate, or nil and an error.
--- `given`: the messageId to add to the frame; `id`: the one to remember.
-local function store(key, rules, body, given, id, scope, digest)
+-- What is known of a stored channel while something is published on it; a refusal. Nothing is written.
+-- Afterwards `settle`, whatever happens.
+local function open(channel, key, rules, many)
   local tagged = '{' .. key .. '}:'
-  local history, top_key = tagged .. 'h', tagged .. 'top'
-  local time = call('TIME')
-  local second, micro = time[1], time[2]
-  if #micro < 6 then micro = ('0'):rep(6 - #micro) .. micro end
-  local now = second .. sub(micro, 1, 3)
-  -- One message in five, by chance, trims the stream: nothing has to be counted for that.
-  local trim = byte(micro, 6) % 5 == 0
+  local top_key = tagged .. 'top'
   local top = call('GET', top_key)
-  local last, renew = top, not top or is_due(key, rules, second)
-  if not last then last = newest_id(history) end
+  channel.key, channel.rules, channel.tagged, channel.top_key = key, rules, tagged, top_key
+  channel.history, channel.top, channel.added, channel.scope = tagged .. 'h', top, nil, nil
+  local last, renew = top, not top or is_due(key, rules)
+  channel.renew, channel.renewed = renew, false
+  if not last then last = newest_id(channel.history) end
   -- A channel of which nothing is known may be the first one after a flush.
-  local tenth = byte(micro)
-  if not last or tenth ~= life_tenth or second ~= life_second then
-    present_life()
-    life_second, life_tenth = second, tenth
-  end
-  local place = id_above(last, now)
+  if not last then present_life() end
+  local place = id_above(last)
   if not place then
-    last = newest_id(history)
-    place = id_above(last, now)
+    last = newest_id(channel.history)
+    place = id_above(last)
   end
-
+  channel.last, channel.place = last, place
   -- Written over where it is as long, which is half as dear as SET, and keeps its expiry.
-  local over = not renew and #top == #place
-  local refusal = refusal_of(key, history, top_key, renew, over)
-  if refusal then return nil, refusal end
+  channel.over = not renew and #top == #place
+  -- One message in five, by chance, trims the stream: nothing has to be counted for that. Of many on
+  -- one channel every eighth does so besides.
+  channel.trim = chance == 0 and 8 or 1
+  return refusal_of(channel, many)
+end
 
+-- Under which key a messageId is remembered. The scope's length makes it unambiguous.
+local function remembered_as(channel, scope, id)
+  if channel.scope ~= scope then
+    channel.scope = scope
+    channel.ids = channel.tagged .. 'id:' .. (TEXT[#scope] or #scope) .. ':' .. scope .. ':'
+  end
+  return channel.ids .. id
+end
+
+-- Appends where a message has not come first, if it must: the message's id, or an error of Redis.
+local function append_somewhere(channel, place, given, body)
+  local trim = channel.trim
+  channel.trim = trim % 8 + 1
+  local added = append(channel.history, channel.rules, channel.renew, trim == 8, place,
+    head_of(channel.last, given), body)
+  if kind(added) == 'table' and added.err:find('equal or smaller', 1, true) then
+    -- Somebody wrote to the stream or set the last id back: the stream knows better.
+    local newest, last = newest_id(channel.history), channel.last
+    if newest and not (last and is_above(last, newest)) then channel.last = newest end
+    added = append(channel.history, channel.rules, channel.renew, trim == 8, '*',
+      head_of(channel.last, given), body)
+  end
+  return added
+end
+
+-- Publishes on a stored channel that is open: the message's id and 1 for a duplicate, or nil and an
+-- error. `given`: the messageId to add to the frame; `id`: the one to remember.
+local function store(channel, body, given, id, scope, digest)
+  local place = channel.place or id_above(channel.last)
+  channel.place = place
   local remembered, free
   if id then
-    -- The scope's length makes it unambiguous.
-    remembered = tagged .. 'id:' .. (TEXT[#scope] or #scope) .. ':' .. scope .. ':' .. id
+    remembered = remembered_as(channel, scope, id)
     local known = call('SET', remembered, place .. ' ' .. digest, 'NX', 'GET', 'PX', DEDUPE_MS)
     free = not known
     if known and known ~= '' then
       local first, said = known:match('^(%S+) (.*)$')
-      if said == digest then return first, 1 end
+      if said == digest then
+        -- Written anew as it is: what is not written is not waited for by WAIT, though the first
+        -- attempt may be on no replica yet.
+        call('SET', remembered, known, 'KEEPTTL')
+        return first, 1
+      end
       return nil, redis.error_reply('CONFLICT another body was published with this messageId')
     end
   end
-
-  local head = head_of(last, given)
-  local added = append(history, rules, renew, trim, place, head, body)
-  if kind(added) == 'table' and added.err:find('equal or smaller', 1, true) then
-    -- Somebody wrote to the stream or set the last id back: the stream knows better.
-    local newest = newest_id(history)
-    if newest and not (last and is_above(last, newest)) then last = newest end
-    head = head_of(last, given)
-    added = append(history, rules, renew, trim, '*', head, body)
-  end
+  local added = append_somewhere(channel, place, given, body)
   if kind(added) == 'table' then
     -- Nothing is stored: the messageId is free again. (Who may SET may perhaps not DEL.)
     if remembered then call('SET', remembered, '', 'PX', '1') end
     return nil, added
   end
-  if renew then
-    note_moved(key, second)
-    call('SET', top_key, added, 'PX', rules.top_ms)
-  elseif over and #top == #added then
-    call('SETRANGE', top_key, '0', added)
-  else
-    call('SET', top_key, added, 'KEEPTTL')
-  end
+  local last = channel.last
+  channel.last, channel.place, channel.added = added, nil, added
+  if channel.renew then channel.renew, channel.renewed = false, true end
   if remembered and not (free and added == place) then
     call('SET', remembered, added .. ' ' .. digest, 'PX', DEDUPE_MS)
   end
-  call('PUBLISH', key, MARK .. life .. ' ' .. added .. ' ' .. head .. body)
+  call('PUBLISH', channel.key, announcement .. added .. ' ' .. head_of(last, given) .. body)
   return added, 0
 end
+
+-- Writes down where the channel is now.
+local function settle(channel)
+  local added = channel.added
+  if not added then return end
+  if channel.renewed then
+    note_moved(channel.key, second)
+    call('SET', channel.top_key, added, 'PX', channel.rules.top_ms)
+  elseif channel.over and #channel.top == #added then
+    call('SETRANGE', channel.top_key, '0', added)
+  else
+    call('SET', channel.top_key, added, 'KEEPTTL')
+  end
+end
+
+-- The one channel of a call that publishes one message.
+local only = {}
 
 -- Replies { cursor or '', 1 for a duplicate }; to a gateway { id or '', 1 for a duplicate, life }.
 local function publish(keys, args)
@@ -547,10 +607,15 @@ local function publish(keys, args)
   end
   local added, duplicate
   if rules.is_live then
+    if given ~= '' then body = NAMED_MARK .. string.char(#given) .. given .. body end
     call('PUBLISH', key, body)
   else
     digest = digest or id and redis.sha1hex(body):sub(1, 20)
-    added, duplicate = store(key, rules, body, given, id, scope or 'd', digest)
+    look_at_the_clock()
+    refusal = open(only, key, rules, false)
+    if refusal then return refusal end
+    added, duplicate = store(only, body, given, id, scope or 'd', digest)
+    settle(only)
     -- The second one is an error.
     if not added then return duplicate end
   end
@@ -558,8 +623,73 @@ local function publish(keys, args)
   return { added and cursor(key, added) or '', duplicate or 0 }
 end
 
+-- One message of a gateway: the line of the answer.
+local function publish_one(channels, key, body, id, scope, digest)
+  if #body > FRAME_BYTES then return nil, too_large(#body, FRAME_BYTES) end
+  local channel = channels[key]
+  if not channel then
+    local rules, refusal = rules_of(key)
+    if not rules then return nil, refusal end
+    channel = { rules = rules }
+    if not rules.is_live then
+      refusal = open(channel, key, rules, true)
+      if refusal then return nil, refusal end
+    end
+    channels[key] = channel
+  end
+  if channel.rules.is_live then
+    call('PUBLISH', key, body)
+    return ''
+  end
+  if id == '' then id = nil end
+  local added, duplicate = store(channel, body, '', id, scope, digest)
+  if duplicate == 1 then return '=' .. added end
+  return added, duplicate
+end
+
+-- Many messages of a gateway at once, which costs less. Each fares by itself. Replies lines: the life;
+-- then for each message its id, after '=' that of the first one if it is a duplicate, nothing on a live
+-- channel, or '!' and an error.
+local function publish_many(keys, args)
+  if not call then prepare() end
+  if #keys ~= 0 or #args == 0 or #args % 5 ~= 0 then
+    return invalid('for each message five arguments are needed')
+  end
+  look_at_the_clock()
+  local channels, lines, at = {}, {}, 1
+  local function rest()
+    while at < #args do
+      local first = at
+      at = at + 5
+      local line, fault = publish_one(channels, args[first], args[first + 1], args[first + 2],
+        args[first + 3], args[first + 4])
+      lines[(at - 1) / 5] = line or '!' .. fault.err:gsub('[\r\n]', ' ')
+    end
+  end
+  repeat
+    local is_done, fault = pcall(rest)
+    if not is_done then
+      fault = kind(fault) == 'table' and fault.err or tostring(fault)
+      lines[(at - 1) / 5] = '!' .. fault:gsub('[\r\n]', ' ')
+    end
+  until is_done
+  for _, channel in pairs(channels) do settle(channel) end
+  return life .. '\n' .. table.concat(lines, '\n')
+end
+
 ---------------------------------------------------------------------------------------------------
 -- Reading.
+
+-- How many keys were evicted so far: a place before the first message goes on only while there are no
+-- more. The number begins anew with a restart. Where that is trusted and keys may be evicted, it is
+-- made one that no other life of the server has.
+local function evicted_keys(replication)
+  local count = call('INFO', 'stats'):match('\nevicted_keys:(%d+)') or '0'
+  if not TRUSTS or find(call('INFO', 'memory'), '\nmaxmemory_policy:noeviction', 1, true) then
+    return count
+  end
+  return tonumber(redis.sha1hex(replication .. '\n' .. count):sub(1, 12), 16)
+end
 
 -- Replies { life, last id or '', evicted keys, time in ms, the frames of the entries }. Bounds are
 -- exclusive; with `newest` = '1' the last entries within them, else the first; oldest first.
@@ -577,14 +707,15 @@ local function read(keys, args)
   end
   local epoch = call('GET', EPOCH)
   if not epoch then return redis.error_reply('NOEPOCH no node has linked up since the flush') end
-  local now = life_of(replication:match('\nmaster_replid:(%x+)'), epoch)
+  replication = replication:match('\nmaster_replid:(%x+)')
+  local now = life_of(replication, epoch)
   local from = after ~= '' and '(' .. after or '-'
   local to = before ~= '' and '(' .. before or '+'
   local time = call('TIME')
   local reply = {
     now,
     call('GET', tagged .. 'top') or newest_id(history) or '',
-    call('INFO', 'stats'):match('\nevicted_keys:(%d+)') or '0',
+    evicted_keys(replication),
     time[1] * 1000 + math.floor(time[2] / 1000),
   }
   local entries, first, last, step
@@ -611,6 +742,7 @@ local function about()
 end
 
 redis.register_function('@library@_publish', publish)
+redis.register_function('@library@_publish_many', publish_many)
 redis.register_function{
   function_name = '@library@_read', callback = read, flags = { 'no-writes', 'allow-oom' },
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use common::{channel, fcall, node, published, quick, refused};
 use tidewire_broker::suite::{Node, Told};
 use tidewire_broker::{Origin, Query};
-use tidewire_protocol::{Channel, Cursor, EntryId, Message, Payload, plain};
+use tidewire_protocol::{Channel, Cursor, EntryId, Message, MessageId, Payload, plain};
 use tidewire_testkit::{RedisServer, Reply};
 
 const LIMIT: usize = 64 << 10;
@@ -124,6 +124,25 @@ async fn a_live_channel_keeps_nothing() {
         assert_eq!((message.stored, message.payload), (None, Payload::text("hello")));
     }
     assert!(keys(&redis).await.is_empty());
+    // What is given besides the body is its messageId, whatever the body says.
+    let own = r#"{"event":"e","payload":[1],"messageId":"own"}"#;
+    for (body, given, expected) in [
+        ("hello", Some("m1"), Some("m1")),
+        (own, Some("m2"), Some("m2")),
+        (own, None, Some("own")),
+        ("\u{0}", None, None),
+    ] {
+        published(&redis, "news", body, given).await;
+        let message = next(&node, &to).await;
+        assert_eq!(message.message_id.as_ref().map(MessageId::as_str), expected);
+        assert_eq!(message.event.as_str() == "e", body == own);
+        let payload = if body == own { Payload::Json("[1]".into()) } else { Payload::text(body) };
+        assert_eq!(message.payload, payload);
+    }
+    published(&redis, "news", b"\xff\x00", Some(&"x".repeat(128))).await;
+    let message = next(&node, &to).await;
+    assert_eq!(message.message_id.unwrap().as_str().len(), 128);
+    assert_eq!(message.payload, Payload::Binary(Bytes::from_static(b"\xff\x00")));
     // And on a stored one a plain PUBLISH stays live.
     let stored = channel("kept:a");
     node.subscribe(&stored).await;
@@ -163,7 +182,9 @@ async fn what_could_not_be_delivered_is_refused_before_anything_is_written() {
     let arguments: [&[u8]; 3] = [b"tidewire:kept:a", b"1", b"\xff"];
     let broken = fcall(&redis, &arguments).await;
     assert!(matches!(broken, Reply::Error(why) if why.starts_with("INVALID")));
-    for key in ["other:kept:a", "tidewire:", "tidewire:kept:{node}", "tidewire: ", "tidewire::a"] {
+    let foreign = fcall(&redis, &["other:kept:a", "1"]).await;
+    assert!(matches!(foreign, Reply::Error(why) if why.starts_with("WRONGPREFIX")));
+    for key in ["tidewire:", "tidewire:kept:{node}", "tidewire: ", "tidewire::a"] {
         let answer = fcall(&redis, &[key, "1"]).await;
         assert!(matches!(&answer, Reply::Error(why) if why.starts_with("INVALID")), "{answer:?}");
     }

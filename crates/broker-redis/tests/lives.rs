@@ -9,6 +9,7 @@ use std::time::Duration;
 use common::{channel, node, publish_stored, published, quick, ready, refused};
 use tidewire_broker::suite::{Node, Told};
 use tidewire_broker::{Published, Query, Reading, Verdict};
+use tidewire_broker_redis::{AfterRestart, Settings};
 use tidewire_protocol::{Cursor, EntryId, Incarnation};
 use tidewire_testkit::{RedisServer, Reply, soon};
 
@@ -80,6 +81,77 @@ async fn a_restart_with_the_data_goes_on_in_a_new_life() {
     let entries = read(&node).await.entries;
     assert_eq!(entries[1].stored.unwrap().prev, Some(id));
     assert!(entries.iter().all(|e| e.stored.unwrap().incarnation == reading.incarnation));
+}
+
+fn trusting(redis: &RedisServer) -> Settings {
+    Settings { after_restart: AfterRestart::Trust, ..quick(&redis.url()) }
+}
+
+#[tokio::test]
+async fn where_it_is_trusted_a_restart_with_the_data_begins_no_new_life() {
+    let mut redis = RedisServer::with(&["--appendonly", "yes", "--appendfsync", "always"]).await;
+    let node = node(trusting(&redis));
+    let (to, empty) = (channel(KEPT), channel("kept:empty"));
+    ready(&node).await;
+    let (first, id) = place(publish_stored(&node, &to, 1).await.unwrap());
+    // A backend's cursor is of the same life.
+    let (cursor, _) = published(&redis, KEPT, "1", None).await;
+    let cursor = Cursor::parse(&cursor, &to).unwrap();
+    let before = node.broker.read(&empty, Query::newest(1)).await.unwrap();
+    let before_first = before.cursor(&empty, before.present());
+    redis.restart().await;
+    let reading = read(&node).await;
+    assert_eq!(reading.incarnation, first);
+    assert_eq!(reading.judge(Cursor::new(&to, first, id)), Verdict::GoesOn(1));
+    assert_eq!(reading.judge(cursor), Verdict::GoesOn(2));
+    ready(&node).await;
+    publish_stored(&node, &empty, 1).await.unwrap();
+    let after = node.broker.read(&empty, Query::newest(9)).await.unwrap();
+    assert_eq!(after.judge(before_first), Verdict::GoesOn(0));
+
+    // What is gone is gone, however it is trusted: a place before the first message, too.
+    redis.command(&["FLUSHALL"]).await;
+    publish_stored(&node, &empty, 2).await.unwrap();
+    publish_stored(&node, &to, 2).await.unwrap();
+    let flushed = read(&node).await;
+    assert_eq!(flushed.judge(Cursor::new(&to, first, id)), Verdict::Gap(1));
+    let after = node.broker.read(&empty, Query::newest(9)).await.unwrap();
+    assert_eq!(after.judge(before_first), Verdict::Gap(1));
+}
+
+/// A server that lost what it had acknowledged, against all trust: the ids show it.
+#[tokio::test]
+async fn trust_that_is_misplaced_is_found_out_by_the_ids() {
+    let mut redis = RedisServer::with(&["--appendonly", "yes", "--appendfsync", "always"]).await;
+    let node = node(trusting(&redis));
+    let to = channel(KEPT);
+    ready(&node).await;
+    let (life, kept) = place(publish_stored(&node, &to, 1).await.unwrap());
+    // Nothing after this outlives the restart.
+    redis.command(&["CONFIG", "SET", "appendonly", "no"]).await;
+    let (_, lost) = place(publish_stored(&node, &to, 2).await.unwrap());
+    redis.restart().await;
+    let reading = read(&node).await;
+    assert_eq!((reading.incarnation, reading.top), (life, Some(kept)));
+    assert_eq!(reading.judge(Cursor::new(&to, life, kept)), Verdict::GoesOn(1));
+    assert_eq!(reading.judge(Cursor::new(&to, life, lost)), Verdict::Gap(1));
+    ready(&node).await;
+    publish_stored(&node, &to, 3).await.unwrap();
+    let reading = read(&node).await;
+    assert!(matches!(reading.judge(Cursor::new(&to, life, lost)), Verdict::Gap(_)));
+}
+
+#[tokio::test]
+async fn where_keys_are_evicted_a_place_before_the_first_message_does_not_outlive_a_restart() {
+    let arguments = ["--appendonly", "yes", "--maxmemory-policy", "allkeys-lru"];
+    let mut redis = RedisServer::with(&arguments).await;
+    let node = node(trusting(&redis));
+    ready(&node).await;
+    let before = read(&node).await;
+    let place = before.cursor(&channel(KEPT), before.present());
+    assert_eq!(read(&node).await.judge(place), Verdict::GoesOn(0));
+    redis.restart().await;
+    assert_eq!(read(&node).await.judge(place), Verdict::Gap(0));
 }
 
 #[tokio::test]

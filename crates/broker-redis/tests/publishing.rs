@@ -154,7 +154,9 @@ async fn no_break_makes_a_false_ack_or_a_second_copy() {
                 assert!(seen.contains_key(id), "{id} was acknowledged and lost");
             }
             Err(PublishError::Timeout) => unknown += 1,
-            Err(PublishError::Conflict) => panic!("{id} is a conflict"),
+            Err(PublishError::Conflict | PublishError::TooLarge(_) | PublishError::Invalid(_)) => {
+                panic!("{id}: {outcome:?}")
+            }
             Err(PublishError::Unavailable(why)) => {
                 refused += 1;
                 assert!(!seen.contains_key(id), "{id} was refused ({why}) and came");

@@ -158,7 +158,7 @@ async fn noperm_concerns_one_channel() {
 
 /// The least that a user must be allowed.
 const LEAST: &str = "resetchannels &tidewire:* ~tidewire:* ~{tidewire:* -@all +ping +info +publish \
-    +subscribe +unsubscribe +client|id +client|list +client|setname +get +set +setrange +time +xadd \
+    +subscribe +unsubscribe +client|id +client|list +client|setname +get +mget +set +setrange +time +xadd \
     +xrange +xrevrange +pexpire +fcall +fcall_ro +function|load +watch +unwatch +multi +exec";
 
 #[tokio::test]

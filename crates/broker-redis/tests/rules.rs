@@ -111,6 +111,29 @@ async fn a_library_of_another_prefix_is_left_alone() {
     assert!(other.broker.read(&channel("kept:a"), Query::newest(1)).await.is_err());
 }
 
+/// Nodes whose limits differ: those of the library in force hold. What is over them is refused for
+/// what it is, and not as if trying again could help.
+#[tokio::test]
+async fn what_the_function_refuses_has_its_own_code() {
+    let redis = RedisServer::start().await;
+    let limits = |message_bytes, revision| Settings {
+        message_bytes,
+        revision,
+        ..only(&redis, "kept", revision)
+    };
+    let strict = node(limits(1_024, 2));
+    ready(&strict).await;
+    let generous = node(limits(1 << 20, 1));
+    ready(&generous).await;
+    let mut message = suite::message(1);
+    message.payload = tidewire_protocol::Payload::text(&"x".repeat(200_000));
+    let anonymous = tidewire_broker::Publisher::Anonymous;
+    let outcome = generous.broker.publish(channel("kept:a"), message, anonymous).await;
+    assert!(matches!(&outcome, Err(PublishError::TooLarge(why)) if why.contains("at most")));
+    assert_eq!(outcome.unwrap_err().code(), tidewire_protocol::Code::TooLarge);
+    assert_eq!(generous.broker.ready(), Ok(()));
+}
+
 #[tokio::test]
 async fn a_full_redis_refuses_clearly_and_delivery_goes_on() {
     let redis = RedisServer::start().await;

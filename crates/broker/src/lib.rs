@@ -27,7 +27,7 @@ pub use vital::Vital;
 /// - What is published after [`Events::subscribed`] for a channel reaches [`Events::message`], or
 ///   [`Events::gap`] says that something may be missing there.
 /// - Messages that one caller publishes to one channel arrive in the order of the calls.
-/// - A publish whose receipt is an error of [`PublishError::Unavailable`] reaches nobody.
+/// - A publish whose receipt is an error reaches nobody, unless it is [`PublishError::Timeout`].
 /// - On a stored channel every message carries where it stands ([`Message::stored`]): ids rise within
 ///   an incarnation, and each names its predecessor. A publish is acknowledged after it was kept.
 /// - A messageId that the same publisher sends again within the dedupe time is acknowledged with the
@@ -119,6 +119,12 @@ pub enum PublishError {
     /// It certainly was not published; trying again helps. With the reason.
     #[error("not published: {0}")]
     Unavailable(String),
+    /// It was not published, and never will be as it is: over a limit. With the broker's words.
+    #[error("not published: too large: {0}")]
+    TooLarge(String),
+    /// It was not published, and never will be as it is: it breaks a rule. With the broker's words.
+    #[error("not published: {0}")]
+    Invalid(String),
     /// Another body was published with this messageId.
     #[error("another body was published with this messageId")]
     Conflict,
@@ -133,6 +139,8 @@ impl PublishError {
     pub const fn code(&self) -> Code {
         match self {
             Self::Unavailable(_) => Code::Unavailable,
+            Self::TooLarge(_) => Code::TooLarge,
+            Self::Invalid(_) => Code::BadRequest,
             Self::Conflict => Code::Conflict,
             Self::Timeout => Code::Timeout,
         }
@@ -167,6 +175,18 @@ pub trait Events: Send + Sync + 'static {
     /// The link was down: messages may be missing here. The channel is subscribed again, and what
     /// follows is whole.
     fn gap(&self, channel: &Channel);
+
+    /// The stored channels of this node of which nothing was heard since this was last asked, as far as
+    /// they are whole: each with the last id that the node knows (one before the first where there is
+    /// none). Only those of one of so many parts; each channel belongs to one. A node that keeps no
+    /// windows has none.
+    fn quiet(&self, _part: usize, _parts: usize) -> Vec<(Channel, EntryId)> {
+        Vec::new()
+    }
+
+    /// The broker has another last id of the channel than this one, which [`Events::quiet`] told. May be
+    /// called at any time.
+    fn doubted(&self, _channel: &Channel, _known: EntryId) {}
 
     /// Whether there is room for more messages. A broker that reads ahead of slow lanes would
     /// fill the memory; so it asks first and else waits for [`Events::room`].

@@ -38,7 +38,8 @@ pub struct Reading {
     pub incarnation: Incarnation,
     /// The id of the channel's last message, as long as it is known: it outlives the messages.
     pub top: Option<EntryId>,
-    /// Keys that the broker has thrown away for want of memory, so far.
+    /// Keys that the broker has thrown away for want of memory, so far; or another number that
+    /// changes with them, and whenever they cannot be known to be the same.
     pub evicted: u64,
     /// The broker's time, in ms since 1970.
     pub now: u64,

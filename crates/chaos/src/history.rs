@@ -58,13 +58,23 @@ pub(crate) enum Event {
     /// Something is wrong in itself, whatever else happened.
     Flaw { what: String },
     /// A message is about to be sent, for the how-manieth time.
-    Attempt { message: MessageNo, channel: ChannelNo, publisher: usize, via: Via, attempt: u32 },
+    Attempt {
+        message: MessageNo,
+        channel: ChannelNo,
+        publisher: usize,
+        via: Via,
+        attempt: u32,
+        /// The session that shall not get it.
+        exclude: Option<String>,
+    },
     /// A publish was acknowledged.
     Ack { message: MessageNo, channel: ChannelNo, cursor: Option<Cursor>, duplicate: bool },
     /// A publish was not: `certain` if the answer says that it is not stored.
     Refused { message: MessageNo, channel: ChannelNo, certain: bool, why: String },
     /// A reader's session begins.
     Open { reader: ReaderNo, via: Via, node: usize },
+    /// The session's id.
+    Welcome { reader: ReaderNo, session: String },
     /// The session ends.
     Close { reader: ReaderNo, why: String },
     /// A subscription begins.
@@ -138,6 +148,7 @@ impl History {
         }
         if let Event::Message { reader, channel, place: Some(place), .. }
         | Event::Gap { reader, channel, place: Some(place), .. }
+        | Event::Position { reader, channel, place }
         | Event::Start { reader, channel, place: Some(place), .. } = &event
         {
             inner.places.insert((*reader, *channel), *place);
@@ -198,9 +209,9 @@ fn to_json(plan: &Plan, event: &Event) -> Value {
             json!({"fault": kind.to_string(), "node": node, "begins": begins})
         }
         Event::Flaw { what } => json!({"flaw": what}),
-        Event::Attempt { message, channel, publisher, via, attempt } => json!({
+        Event::Attempt { message, channel, publisher, via, attempt, exclude } => json!({
             "attempt": attempt, "message": message, "channel": name(channel),
-            "publisher": publisher, "via": via.as_str(),
+            "publisher": publisher, "via": via.as_str(), "exclude": exclude,
         }),
         Event::Ack { message, channel, cursor, duplicate } => json!({
             "ack": message, "channel": name(channel), "cursor": place(cursor),
@@ -212,6 +223,7 @@ fn to_json(plan: &Plan, event: &Event) -> Value {
         Event::Open { reader, via, node } => {
             json!({"open": via.as_str(), "reader": reader, "node": node})
         }
+        Event::Welcome { reader, session } => json!({"welcome": session, "reader": reader}),
         Event::Close { reader, why } => json!({"close": why, "reader": reader}),
         Event::Start { reader, channel, asked, place: at, recovered } => json!({
             "start": name(channel), "reader": reader, "asked": place(asked), "cursor": place(at),

@@ -32,6 +32,25 @@ pub(crate) struct Publisher {
     pace: Duration,
 }
 
+/// What is sent, each time the same.
+struct Draft {
+    channel: ChannelNo,
+    message: MessageNo,
+    payload: Value,
+    exclude: Option<String>,
+}
+
+impl Draft {
+    /// The members of a body.
+    fn body(&self) -> Value {
+        let mut body = json!({"payload": self.payload});
+        if let Some(session) = &self.exclude {
+            body["exclude"] = session.as_str().into();
+        }
+        body
+    }
+}
+
 /// What became of an attempt.
 enum Outcome {
     Acked(Option<Cursor>, bool),
@@ -77,17 +96,21 @@ impl Publisher {
         let payload = message::payload(message, padding);
         // A backend and a gateway's client are different publishers: retries stay with one.
         let direct = self.rng.u8(..5) == 0;
+        let shared = self.shared.clone();
+        let exclude = (self.rng.u8(..6) == 0).then(|| shared.some_session(&mut self.rng)).flatten();
+        let draft = Draft { channel, message, payload, exclude };
         let deadline = Instant::now() + PERSISTENCE;
         let (mut certain_only, mut acked) = (true, None);
         for attempt in 1.. {
             let via = match (direct, self.rng.u8(..3)) {
                 (true, _) => Via::Function,
-                (false, 0) => Via::WebSocket,
+                (false, 0) if draft.exclude.is_none() => Via::WebSocket,
                 (false, _) => Via::Http,
             };
             let publisher = self.no;
-            self.tell(Event::Attempt { message, channel, publisher, via, attempt });
-            match self.attempt(via, channel, message, &payload).await {
+            let exclude = draft.exclude.clone();
+            self.tell(Event::Attempt { message, channel, publisher, via, attempt, exclude });
+            match self.attempt(via, &draft).await {
                 Outcome::Acked(cursor, duplicate) => {
                     self.tell(Event::Ack { message, channel, cursor, duplicate });
                     acked = Some((message, cursor));
@@ -121,18 +144,12 @@ impl Publisher {
         self.shared.history.tell(event);
     }
 
-    async fn attempt(
-        &mut self,
-        via: Via,
-        channel: ChannelNo,
-        message: MessageNo,
-        payload: &Value,
-    ) -> Outcome {
+    async fn attempt(&mut self, via: Via, draft: &Draft) -> Outcome {
         let attempt = async {
             match via {
-                Via::Function => self.over_redis(channel, message, payload).await,
-                Via::WebSocket => self.over_websocket(channel, message, payload).await,
-                _ => self.over_http(channel, message, payload).await,
+                Via::Function => self.over_redis(draft).await,
+                Via::WebSocket => self.over_websocket(draft).await,
+                _ => self.over_http(draft).await,
             }
         };
         let outcome = tokio::time::timeout(PATIENCE, attempt).await;
@@ -143,15 +160,11 @@ impl Publisher {
         })
     }
 
-    async fn over_http(
-        &mut self,
-        channel: ChannelNo,
-        message: MessageNo,
-        payload: &Value,
-    ) -> anyhow::Result<Outcome> {
+    async fn over_http(&mut self, draft: &Draft) -> anyhow::Result<Outcome> {
         let node = self.rng.usize(..self.shared.fronts.len());
-        let name = self.shared.plan.name(channel);
-        let mut publication = json!({"payload": payload, "messageId": message::id(message)});
+        let name = self.shared.plan.name(draft.channel);
+        let mut publication = draft.body();
+        publication["messageId"] = message::id(draft.message).into();
         let in_batch = self.rng.u8(..4) == 0;
         let path = if in_batch {
             publication["channel"] = name.into();
@@ -171,15 +184,10 @@ impl Publisher {
         if in_batch && answer.status == 200 {
             body = body["results"][0].take();
         }
-        self.judge(channel, message, &body)
+        self.judge(draft, &body)
     }
 
-    async fn over_websocket(
-        &mut self,
-        channel: ChannelNo,
-        message: MessageNo,
-        payload: &Value,
-    ) -> anyhow::Result<Outcome> {
+    async fn over_websocket(&mut self, draft: &Draft) -> anyhow::Result<Outcome> {
         let mut socket = match self.socket.take() {
             Some(socket) => socket,
             None => {
@@ -187,35 +195,32 @@ impl Publisher {
                 connect(self.shared.fronts[node], "/v1/ws").await?
             }
         };
-        let name = self.shared.plan.name(channel);
-        let frame = json!({
-            "type": "publish", "id": message, "channel": name, "payload": payload,
-            "messageId": message::id(message),
-        });
+        let name = self.shared.plan.name(draft.channel);
+        let mut frame = draft.body();
+        frame["type"] = "publish".into();
+        frame["id"] = draft.message.into();
+        frame["channel"] = name.into();
+        frame["messageId"] = message::id(draft.message).into();
         socket.send(Message::text(frame.to_string())).await?;
         let answer = loop {
             let frame = socket.next().await.context("the connection ended")??;
             let Message::Text(text) = frame else { continue };
             let frame: Value = serde_json::from_str(&text)?;
-            if frame["id"] == message {
+            if frame["id"] == draft.message {
                 break frame;
             }
         };
         self.socket = Some(socket);
-        self.judge(channel, message, &answer)
+        self.judge(draft, &answer)
     }
 
     /// An ack or an error of the gateway.
-    fn judge(
-        &self,
-        channel: ChannelNo,
-        message: MessageNo,
-        answer: &Value,
-    ) -> anyhow::Result<Outcome> {
+    fn judge(&self, draft: &Draft, answer: &Value) -> anyhow::Result<Outcome> {
         Ok(match answer["code"].as_str() {
-            None if answer["messageId"] == message::id(message) => {
+            None if answer["messageId"] == message::id(draft.message) => {
+                let plan = &self.shared.plan;
                 let cursor = answer["cursor"].as_str();
-                let cursor = cursor.map(|text| self.shared.plan.cursor(channel, text)).transpose();
+                let cursor = cursor.map(|text| plan.cursor(draft.channel, text)).transpose();
                 Outcome::Acked(cursor?, answer["duplicate"] == true)
             }
             Some(code @ ("unavailable" | "timeout" | "too_fast" | "too_many")) => {
@@ -225,25 +230,22 @@ impl Publisher {
         })
     }
 
-    async fn over_redis(
-        &mut self,
-        channel: ChannelNo,
-        message: MessageNo,
-        payload: &Value,
-    ) -> anyhow::Result<Outcome> {
+    async fn over_redis(&mut self, draft: &Draft) -> anyhow::Result<Outcome> {
         let mut redis = match self.redis.take() {
             Some(redis) => redis,
             None => self.shared.redis(PATIENCE).await?,
         };
-        let id = message::id(message);
+        let id = message::id(draft.message);
+        let mut body = draft.body();
         let mut call = redis::cmd("FCALL");
         call.arg("tidewire_publish").arg(1);
-        call.arg(format!("tidewire:{}", self.shared.plan.name(channel)));
+        call.arg(format!("tidewire:{}", self.shared.plan.name(draft.channel)));
         // The id may be told either way.
-        if message.is_multiple_of(2) {
-            call.arg(json!({"payload": payload}).to_string()).arg(&id);
+        if draft.message.is_multiple_of(2) {
+            call.arg(body.to_string()).arg(&id);
         } else {
-            call.arg(json!({"messageId": id, "payload": payload}).to_string());
+            body["messageId"] = id.into();
+            call.arg(body.to_string());
         }
         let (cursor, duplicate): (String, u8) = match call.query_async(&mut redis).await {
             Ok(reply) => reply,
@@ -258,7 +260,8 @@ impl Publisher {
         };
         self.redis = Some(redis);
         let cursor = Some(cursor).filter(|text| !text.is_empty());
-        let cursor = cursor.map(|text| self.shared.plan.cursor(channel, &text)).transpose()?;
+        let cursor =
+            cursor.map(|text| self.shared.plan.cursor(draft.channel, &text)).transpose()?;
         Ok(Outcome::Acked(cursor, duplicate == 1))
     }
 }

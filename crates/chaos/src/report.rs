@@ -18,6 +18,7 @@ pub(crate) struct Report {
     duplicates: usize,
     sessions: BTreeMap<&'static str, usize>,
     delivered: usize,
+    passed: usize,
     slow: usize,
     resumed: usize,
     recovered: usize,
@@ -48,6 +49,7 @@ impl Report {
             }
             Event::Open { via, .. } => *self.sessions.entry(via.as_str()).or_default() += 1,
             Event::Message { .. } => self.delivered += 1,
+            Event::Position { .. } => self.passed += 1,
             Event::Start { asked: Some(_), recovered, .. } => {
                 self.resumed += 1;
                 self.recovered += usize::from(*recovered == Some(true));
@@ -92,6 +94,7 @@ impl fmt::Display for Report {
         for (name, count) in [
             ("  closed as slow (websocket)", self.slow),
             ("deliveries", self.delivered),
+            ("moved without a message", self.passed),
             ("resumes of a channel", self.resumed),
             ("  recovered", self.recovered),
         ] {

@@ -116,11 +116,13 @@ const SERVING: [Kind; 12] = [
 
 impl Kind {
     /// How many new lives of the data it begins: what Redis acknowledged may be lost, or cannot be
-    /// known not to be.
+    /// known not to be. At a promotion one with the first replica, whose coming changes the
+    /// master's `master_replid` (`changeReplicationId` in Redis's replication.c: there was no
+    /// backlog), one with its promotion, and one with the old master's return.
     pub(crate) const fn lives(self) -> usize {
         match self {
             RedisRestart | RedisEmpty | RedisRollback | Flush => 1,
-            Promotion => 2,
+            Promotion => 3,
             _ => 0,
         }
     }

@@ -1,7 +1,9 @@
 //! What all parts of a round share: where everything is, what phase it is in, the history.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -39,7 +41,12 @@ pub(crate) struct Shared {
     /// The third of the readers that does not read now.
     pub(crate) paused: watch::Sender<Option<usize>>,
     messages: AtomicU64,
+    /// Sessions that began lately: some messages are not meant for one of them.
+    sessions: Mutex<VecDeque<String>>,
 }
+
+/// So many sessions are remembered.
+const SESSIONS: usize = 48;
 
 impl Shared {
     pub(crate) fn new(plan: Plan, fronts: Vec<SocketAddr>, redis: SocketAddr) -> Self {
@@ -51,6 +58,7 @@ impl Shared {
             phase: watch::Sender::new(Phase::Storm),
             paused: watch::Sender::new(None),
             messages: AtomicU64::new(1),
+            sessions: Mutex::default(),
         }
     }
 
@@ -61,6 +69,19 @@ impl Shared {
     /// The number of a new message.
     pub(crate) fn next_message(&self) -> MessageNo {
         self.messages.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A session has begun.
+    pub(crate) fn met(&self, session: &str) {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.truncate(SESSIONS - 1);
+        sessions.push_front(session.to_owned());
+    }
+
+    /// One of the sessions that began lately.
+    pub(crate) fn some_session(&self, rng: &mut fastrand::Rng) -> Option<String> {
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        rng.choice(sessions.iter()).cloned()
     }
 
     /// Returns when the phase is this one or a later one.

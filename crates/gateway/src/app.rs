@@ -8,6 +8,7 @@ use tidewire_broker::Broker;
 use tidewire_hub::Hub;
 
 use crate::address::{AddressPlace, Addresses};
+use crate::admission::Admission;
 use crate::auth::Auth;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
@@ -18,6 +19,7 @@ pub(crate) struct App {
     pub(crate) hub: Arc<Hub>,
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) metrics: Metrics,
+    pub(crate) admission: Admission,
     pub(crate) auth: Auth,
     pub(crate) addresses: Arc<Addresses>,
     draining: AtomicBool,
@@ -48,6 +50,7 @@ impl App {
         Self {
             metrics: Metrics::new(&settings.namespaces),
             addresses: Addresses::new(settings.addresses.clone()),
+            admission: Admission::new(settings.handshakes),
             settings,
             hub,
             broker,

@@ -62,6 +62,7 @@ impl Gateway {
             linger: settings.linger,
             namespaces: settings.namespaces.clone(),
             window: settings.window,
+            window_bytes: settings.window_bytes,
         };
         let lane = LaneSettings {
             websocket_heartbeat: whole_seconds(settings.websocket_heartbeat),

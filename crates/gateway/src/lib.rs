@@ -5,6 +5,7 @@
 //! from then on it is a `session`. The binary starts it; it reads no configuration file.
 
 mod address;
+mod admission;
 mod app;
 mod auth;
 mod connection;

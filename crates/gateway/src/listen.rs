@@ -1,6 +1,7 @@
 //! The accept loop.
 //!
-//! It takes sockets from the listener and hands each to a lane, in turn. It never ends by itself:
+//! It takes sockets from the listener and hands each to a lane, in turn; no more of them than the
+//! lanes are able to work on ([`crate::admission`]): the others wait in the kernel. It never ends by itself:
 //! what goes wrong with one socket is that socket's, and when the system has no more file handles
 //! it waits until some are free.
 
@@ -14,6 +15,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tidewire_hub::LaneHandle;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::admission::Turn;
 use crate::app::{App, Place};
 use crate::connection::Connection;
 use crate::metrics::{Limit, Refusal};
@@ -68,8 +70,9 @@ pub(crate) async fn accept(
             let _ = io::Write::write(&mut &socket, FULL);
             continue;
         };
+        let turn = app.admission.turn().await;
         if let Some(lane) = next.next() {
-            hand_to_lane(lane, (socket, peer), place, &app, &router);
+            hand_to_lane(lane, (socket, peer), place, turn, &app, &router);
         }
     }
 }
@@ -103,6 +106,7 @@ fn hand_to_lane(
     lane: &LaneHandle,
     (socket, peer): (std::net::TcpStream, IpAddr),
     place: Place,
+    turn: Turn,
     app: &Arc<App>,
     router: &Router,
 ) {
@@ -114,7 +118,7 @@ fn hand_to_lane(
             Err(error) => return tracing::debug!(%error, "a socket that cannot be used"),
         };
         let connection = Connection { app, lane: lane.clone(), router, peer };
-        tokio::task::spawn_local(connection.serve(socket, place));
+        tokio::task::spawn_local(connection.serve(socket, place, turn));
     });
 }
 

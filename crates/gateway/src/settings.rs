@@ -24,6 +24,8 @@ pub struct Settings {
     pub frames_per_second: u32,
     /// Bytes of messages of one WebSocket in a second; 0: no limit. At least the largest message.
     pub bytes_per_second: u32,
+    /// Handshakes that are worked on at a time; at least 1.
+    pub handshakes: usize,
     /// Channels that one session may be subscribed to.
     pub subscriptions_per_session: usize,
     /// The most bytes of a client's frame, of a message and of an HTTP body.
@@ -56,6 +58,8 @@ pub struct Settings {
     pub origins: Origins,
     /// What a node holds in memory of a stored channel that somebody here is subscribed to.
     pub window: WindowLimits,
+    /// What all these windows together may hold, in bytes.
+    pub window_bytes: usize,
     /// The namespaces' rules.
     pub namespaces: Arc<Namespaces>,
     /// Tells who a client is.
@@ -76,6 +80,7 @@ impl Default for Settings {
             addresses: AddressLimits::default(),
             frames_per_second: 0,
             bytes_per_second: 0,
+            handshakes: 64,
             subscriptions_per_session: 128,
             message_bytes: 64 << 10,
             outbox: OutboxLimits { bytes: 1 << 20, messages: 1_024 },
@@ -91,6 +96,7 @@ impl Default for Settings {
             drain: Duration::from_secs(15),
             origins: Origins::default(),
             window: WindowLimits { messages: 1_000, bytes: 4 << 20 },
+            window_bytes: 64 << 20,
             namespaces: Arc::default(),
             authenticator: Arc::new(Authenticator::open()),
             policy: None,

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
-use crate::lane::Session;
-use crate::wire::{Encoded, Form, Transport};
+use crate::session::Session;
+use crate::wire::{Encoded, Form};
 
 /// The longest joined piece: some sockets' buffers take no more at once.
 const MAX_PIECE_BYTES: usize = 128 << 10;
@@ -22,6 +22,10 @@ pub(crate) struct Batch {
     pieces: [OnceCell<SmallVec<[Piece; 1]>>; Form::COUNT],
     /// Some message is not for everyone.
     excludes: bool,
+    /// No message has a place.
+    is_live: bool,
+    /// They may be dropped where a client is too slow.
+    may_drop: bool,
 }
 
 /// Bytes, and how many messages they are.
@@ -35,13 +39,17 @@ struct Piece {
 pub(crate) struct Tally {
     pub(crate) messages: [u64; 3],
     pub(crate) bytes: [u64; 3],
+    /// Messages that slow clients lost.
+    pub(crate) skipped: [u64; 3],
 }
 
 impl Batch {
-    /// Nothing is joined yet.
-    pub(crate) fn new(messages: Vec<Arc<Encoded>>) -> Self {
+    /// Nothing is joined yet. Where they are live they `may_drop` out of the outbox of a client
+    /// that is too slow.
+    pub(crate) fn new(messages: Vec<Arc<Encoded>>, may_drop: bool) -> Self {
         let excludes = messages.iter().any(|one| one.message.exclude.is_some());
-        Self { messages, pieces: Default::default(), excludes }
+        let is_live = messages.iter().all(|one| one.message.stored.is_none());
+        Self { messages, pieces: Default::default(), excludes, is_live, may_drop }
     }
 
     /// The messages.
@@ -60,18 +68,35 @@ impl Batch {
                     continue;
                 }
                 match session.before(one) {
-                    None => send(session, one.bytes(form), 1, tally),
+                    None => self.hand(session, one.bytes(form), 1, tally),
                     Some(mut bytes) => {
                         bytes.extend_from_slice(one.bytes(form));
-                        send(session, &bytes.into(), 1, tally);
+                        self.hand(session, &bytes.into(), 1, tally);
                     }
                 }
             }
             return;
         }
         for piece in self.pieces[form.index()].get_or_init(|| self.join(form)) {
-            send(session, &piece.bytes, piece.messages, tally);
+            self.hand(session, &piece.bytes, piece.messages, tally);
         }
+    }
+
+    fn hand(&self, session: &dyn Session, bytes: &Bytes, messages: u32, tally: &mut Tally) {
+        let outbox = session.outbox();
+        if outbox.failure().is_some() {
+            return;
+        }
+        match self.messages.first() {
+            Some(first) if self.is_live => {
+                outbox.send_live(bytes, messages, &first.channel, self.may_drop);
+            }
+            _ => outbox.send(bytes, messages),
+        }
+        let transport = session.form().transport() as usize;
+        tally.messages[transport] += u64::from(messages);
+        tally.bytes[transport] += bytes.len() as u64;
+        tally.skipped[transport] += u64::from(outbox.take_skipped());
     }
 
     fn join(&self, form: Form) -> SmallVec<[Piece; 1]> {
@@ -105,15 +130,4 @@ impl Batch {
 
 fn excluded(message: &Encoded, session: &dyn Session) -> bool {
     message.message.exclude == Some(session.id())
-}
-
-fn send(session: &dyn Session, bytes: &Bytes, messages: u32, tally: &mut Tally) {
-    let outbox = session.outbox();
-    if outbox.failure().is_some() {
-        return;
-    }
-    outbox.send(bytes, messages);
-    let transport: Transport = session.form().transport();
-    tally.messages[transport as usize] += u64::from(messages);
-    tally.bytes[transport as usize] += bytes.len() as u64;
 }

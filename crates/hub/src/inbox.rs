@@ -107,7 +107,8 @@ impl Inbox {
         }
     }
 
-    fn try_take(&self, ops: &mut Vec<Op>) -> bool {
+    /// Takes all there is, if there is something. As [`Inbox::take`] else.
+    pub(crate) fn try_take(&self, ops: &mut Vec<Op>) -> bool {
         let mut waiting = self.waiting.lock();
         if waiting.ops.is_empty() {
             return false;

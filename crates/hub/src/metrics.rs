@@ -10,10 +10,13 @@ use crate::wire::Transport;
 pub(crate) struct Metrics {
     pub(crate) subscriptions: Gauge,
     pub(crate) channels: Gauge,
+    pub(crate) window_bytes: Gauge,
+    pub(crate) window_trims: Counter,
     pub(crate) received: Counter,
     pub(crate) messages_out: PerTransport,
     pub(crate) bytes_out: PerTransport,
     pub(crate) dropped: PerTransport,
+    pub(crate) skipped: PerTransport,
     pub(crate) fanout: Histogram,
     pub(crate) delivery: Histogram,
     /// Plain publishes to Redis, by the namespace's number.
@@ -29,8 +32,11 @@ impl PerTransport {
         Self(Transport::ALL.map(|transport| counter!(name, "transport" => transport.as_str())))
     }
 
-    pub(crate) fn of(&self, transport: Transport) -> &Counter {
-        &self.0[transport as usize]
+    /// Nothing is touched for nothing: the counters are shared by all lanes.
+    pub(crate) fn add(&self, transport: Transport, count: u64) {
+        if count > 0 {
+            self.0[transport as usize].increment(count);
+        }
     }
 }
 
@@ -39,10 +45,13 @@ impl Metrics {
         Self {
             subscriptions: gauge!("tidewire_subscriptions"),
             channels: gauge!("tidewire_channels"),
+            window_bytes: gauge!("tidewire_window_bytes"),
+            window_trims: counter!("tidewire_window_trims_total"),
             received: counter!("tidewire_messages_received_total"),
             messages_out: PerTransport::new("tidewire_messages_out_total"),
             bytes_out: PerTransport::new("tidewire_bytes_out_total"),
             dropped: PerTransport::new("tidewire_outbox_dropped_messages_total"),
+            skipped: PerTransport::new("tidewire_outbox_skipped_messages_total"),
             fanout: histogram!("tidewire_fanout_seconds"),
             delivery: histogram!("tidewire_delivery_seconds"),
             direct: namespaces

@@ -70,6 +70,8 @@ pub struct StoredChannel {
     asks: HashMap<(usize, Ticket), Ask>,
     /// The number of the last read that was begun.
     read: u64,
+    /// Its end was found to be the channel's since [`StoredChannel::quiet`] was asked.
+    confirmed: bool,
     rules: Kept,
 }
 
@@ -108,7 +110,15 @@ impl StoredChannel {
     #[must_use]
     pub fn new(channel: Channel, rules: &NamespaceRules, window: WindowLimits) -> Self {
         let rules = Kept { messages: rules.history_size, ttl: rules.history_ttl, window };
-        Self { channel, window: None, phase: Phase::Away, asks: HashMap::new(), read: 0, rules }
+        Self {
+            channel,
+            window: None,
+            phase: Phase::Away,
+            asks: HashMap::new(),
+            read: 0,
+            confirmed: false,
+            rules,
+        }
     }
 
     /// The channel is subscribed (again): what is announced from now on has no hole.
@@ -127,6 +137,23 @@ impl StoredChannel {
         matches!(self.phase, Phase::Whole) && self.asks.is_empty()
     }
 
+    /// The last id that is known, if nothing has confirmed it since this was last asked and no read is
+    /// under way.
+    pub fn quiet(&mut self) -> Option<EntryId> {
+        let confirmed = std::mem::take(&mut self.confirmed);
+        let window = self.window.as_ref().filter(|_| !confirmed && self.is_whole())?;
+        Some(window.last().id)
+    }
+
+    /// The broker has another last id than this one, which [`StoredChannel::quiet`] told: a read
+    /// decides, unless the channel went on since.
+    pub fn doubted(&mut self, known: EntryId, actions: &mut Vec<Action>) {
+        let is_there = self.window.as_ref().is_some_and(|window| window.last().id == known);
+        if is_there && !self.confirmed && self.is_whole() {
+            self.begin_read(actions);
+        }
+    }
+
     /// A message was announced: a stored one, or a live one, which takes its place among them.
     pub fn announced(&mut self, message: Arc<Encoded>, actions: &mut Vec<Action>) {
         let is_live = message.message.stored.is_none();
@@ -141,7 +168,10 @@ impl StoredChannel {
                 }
             }
             Phase::Whole => match self.offer(&message) {
-                Offered::Appended => actions.push(Action::Deliver(message)),
+                Offered::Appended => {
+                    self.confirmed = true;
+                    actions.push(Action::Deliver(message));
+                }
                 Offered::Known => {}
                 Offered::Unlinked => self.begin_read_with(vec![message], actions),
             },
@@ -188,6 +218,7 @@ impl StoredChannel {
         }
         let phase = std::mem::replace(&mut self.phase, Phase::Whole);
         let Phase::Reading { held, carried, overflow } = phase else { return };
+        self.confirmed = true;
         let bridged = self.bridge(reading, &held);
         self.take_in(bridged.as_ref().unwrap_or(reading), actions);
         // Before what waited goes in: it could push out of a small window what the read showed.
@@ -226,6 +257,20 @@ impl StoredChannel {
     #[must_use]
     pub fn awaits(&self, number: u64) -> bool {
         matches!(self.phase, Phase::Reading { .. }) && self.read == number
+    }
+
+    /// What its window holds in memory, in bytes, about.
+    #[must_use]
+    pub fn window_weight(&self) -> usize {
+        self.window.as_ref().map_or(0, Window::weight)
+    }
+
+    /// Lets the oldest part of the window go until it weighs no more than this. At any time: what a
+    /// window does not hold is read.
+    pub fn trim_window(&mut self, weight: usize) {
+        if let Some(window) = &mut self.window {
+            window.trim(weight);
+        }
     }
 
     fn offer(&mut self, message: &Arc<Encoded>) -> Offered {
@@ -360,12 +405,11 @@ impl StoredChannel {
             Start::After(cursor) => match reading.judge(cursor) {
                 Verdict::GoesOn(from) => {
                     let backlog = self.backlog(window, &entries[from..], cursor.id);
-                    return Some(Begin {
-                        place: cursor,
-                        recovered: Some(true),
-                        gap: None,
-                        backlog,
-                    });
+                    // Before the first message each node has a name of its own for the one place.
+                    // All who are there share this node's, so that a gap begins where they are.
+                    let is_first = cursor.id.is_before_first() && backlog.is_empty();
+                    let place = if is_first { window.last() } else { cursor };
+                    return Some(Begin { place, recovered: Some(true), gap: None, backlog });
                 }
                 Verdict::Gap(from) => (from, Some(false), Some(cursor)),
             },

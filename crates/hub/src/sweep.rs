@@ -7,7 +7,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::lane::{Lane, Session};
+use crate::lane::Lane;
+use crate::session::Session;
 use crate::wire::Transport;
 
 /// What a session is asked to do.
@@ -27,6 +28,7 @@ impl Lane {
         for tick in 0_usize.. {
             seconds.tick().await;
             self.refuse_late();
+            self.compact();
             let settings = self.settings();
             let (every, grace) = (settings.websocket_heartbeat, settings.websocket_grace);
             // Checked first: where the two fall together, the ping had a whole interval.

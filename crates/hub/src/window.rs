@@ -23,6 +23,9 @@ pub struct WindowLimits {
     pub bytes: usize,
 }
 
+/// What a message costs besides its payload, about: itself, its name and its place in the window.
+const MESSAGE_OVERHEAD: usize = 768;
+
 /// The stretch.
 #[derive(Debug)]
 pub struct Window {
@@ -114,6 +117,21 @@ impl Window {
     #[must_use]
     pub const fn last(&self) -> Cursor {
         self.last
+    }
+
+    /// What it holds in memory, in bytes, about: payloads count twice, because most are also there in
+    /// a form that clients get.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        2 * self.bytes + MESSAGE_OVERHEAD * self.messages.len()
+    }
+
+    /// Lets go of the oldest messages until it weighs no more than this.
+    pub fn trim(&mut self, weight: usize) {
+        while self.weight() > weight && self.drop_first() {}
+        if self.messages.capacity() > 4 * self.messages.len() {
+            self.messages.shrink_to_fit();
+        }
     }
 
     /// The life of the data that it belongs to.
@@ -243,11 +261,17 @@ impl Window {
         self.bytes += message.message.payload.len();
         self.messages.push_back(message);
         while self.messages.len() > self.limits.messages || self.bytes > self.limits.bytes {
-            let Some(first) = self.messages.pop_front() else { break };
-            self.bytes -= first.message.payload.len();
-            self.base = self.place(&first);
-            self.complete = false;
+            self.drop_first();
         }
+    }
+
+    /// Lets go of the oldest message; false without one.
+    fn drop_first(&mut self) -> bool {
+        let Some(first) = self.messages.pop_front() else { return false };
+        self.bytes -= first.message.payload.len();
+        self.base = self.place(&first);
+        self.complete = false;
+        true
     }
 }
 

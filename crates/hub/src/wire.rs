@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use tidewire_protocol::sse::{self, Style};
-use tidewire_protocol::{Channel, Cursor, Message, StreamToken};
+use tidewire_protocol::{Channel, Cursor, Message, Reply, StreamToken};
 use tidewire_websocket as websocket;
 
 /// The bytes that a session's transport wants.
@@ -122,5 +122,21 @@ impl Encoded {
         }
         sse::write_message(&self.message, &self.channel, style, &mut out);
         out.into()
+    }
+}
+
+/// A reply in that form; nothing where there are only messages.
+#[must_use]
+pub fn encode_reply(form: Form, reply: &Reply<'_>) -> Bytes {
+    match form {
+        Form::WebSocketJson => {
+            websocket::encode_with(websocket::MessageKind::Text, 128, |out| reply.write_json(out))
+        }
+        Form::Sse(_) | Form::SseWithId(_) => {
+            let mut out = Vec::new();
+            sse::write_control(reply, &mut out);
+            out.into()
+        }
+        Form::Json => Bytes::new(),
     }
 }

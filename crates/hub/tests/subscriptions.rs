@@ -111,6 +111,38 @@ async fn a_refused_channel_ends_all_its_subscriptions() {
 }
 
 #[tokio::test]
+async fn a_crowd_that_left_is_forgotten_and_who_stayed_is_served() {
+    let rig = Rig::new(1, LINGER);
+    let a = channel("a");
+    let mut crowd = Vec::new();
+    for _ in 0..300 {
+        crowd.push(rig.subscriber(0, &a).await);
+    }
+    rig.hub().subscribed(&a);
+    // More than begin in one turn.
+    for one in &mut crowd {
+        assert_eq!(one.told().await, Told::Subscribed(a.clone()));
+    }
+    let mut stay = crowd.split_off(280);
+    for one in crowd {
+        one.leave().await;
+    }
+    // The lane's sweep passes once a second.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    rig.publish(&a, 1);
+    stay.push(rig.subscriber(0, &a).await);
+    rig.publish(&a, 2);
+    for one in &mut stay[..20] {
+        assert_eq!(one.until("data: 2\n\n").await, "subscribeddata: 1\n\ndata: 2\n\n");
+    }
+    assert_eq!(rig.hub().list("", "", 10)[0].subscribers, 21);
+    for one in stay {
+        one.leave().await;
+    }
+    assert_eq!(rig.hub().list("", "", 10).len(), 0);
+}
+
+#[tokio::test]
 async fn a_broker_that_does_not_answer_is_not_waited_for() {
     let rig = Rig::new(1, LINGER);
     let a = channel("a");

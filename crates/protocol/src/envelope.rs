@@ -23,6 +23,9 @@
 //! messageId, if its length is not 0
 //! body: the rest
 //! ```
+//!
+//! A **named** message is a live one that a backend published through the function with a messageId
+//! besides the body: flags 64, the messageId's length (1 byte), the messageId, the plain body.
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -45,6 +48,8 @@ const KNOWN: u8 = BINARY | MESSAGE_ID | USER | SESSION | EXCLUDE;
 
 /// The flag of a stored message's frame; none of the others goes with it.
 const STORED: u8 = 128;
+/// The flag of a named message's frame; none of the others goes with it.
+const NAMED: u8 = 64;
 /// More than the longest line has.
 const MAX_LINE: usize = 128;
 
@@ -96,6 +101,26 @@ pub fn decode_stored(frame: &Bytes) -> Result<StoredFrame, EnvelopeError> {
     };
     let stored = Stored { incarnation, id, prev };
     Ok(StoredFrame { stored, message_id, body: frame.slice_ref(rest) })
+}
+
+/// Whether bytes are a named message's frame.
+#[must_use]
+pub fn is_named(frame: &[u8]) -> bool {
+    frame.starts_with(&[MARKER, VERSION, NAMED])
+}
+
+/// Reads a named message's frame: the messageId and the plain body, which is not yet read.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn decode_named(frame: &Bytes) -> Result<(MessageId, Bytes), EnvelopeError> {
+    if !is_named(frame) {
+        return Err(EnvelopeError::Version);
+    }
+    let mut rest = &frame[3..];
+    let id = MessageId::new(take_short(&mut rest, "messageId")?);
+    let id = id.map_err(|_| EnvelopeError::Invalid("messageId"))?;
+    Ok((id, frame.slice_ref(rest)))
 }
 
 /// Why bytes that begin with [`MARKER`] are no frame. Nothing of it is delivered.
@@ -299,6 +324,19 @@ mod tests {
             assert_eq!(decode(&Bytes::copy_from_slice(frame)), Err(EnvelopeError::Version));
         }
         assert_eq!(decode(&Bytes::from_static(&[MARKER, VERSION])), Err(EnvelopeError::Short));
+    }
+
+    #[test]
+    fn a_named_frame_is_read() {
+        let frame = Bytes::from_static(b"\xc1\x01\x40\x02m1hello");
+        let expected = (MessageId::new("m1").unwrap(), Bytes::from_static(b"hello"));
+        assert_eq!(decode_named(&frame), Ok(expected));
+        assert_eq!(decode(&frame), Err(EnvelopeError::Version));
+        for bad in
+            [&b"\xc1\x01\x40"[..], b"\xc1\x01\x40\x09m1", b"\xc1\x01\x40\x00", b"\xc1\x01\x41"]
+        {
+            assert!(decode_named(&Bytes::from_static(bad)).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -22,8 +22,8 @@ pub use body::{BatchItem, BodyError, MAX_BATCH, Publication, batch, plain, reque
 pub use channel::{Channel, ChannelError, MAX_CHANNEL_BYTES};
 pub use code::Code;
 pub use envelope::{
-    EnvelopeError, MARKER, StoredFrame, decode as decode_envelope, decode_stored,
-    encode as encode_envelope, is_stored,
+    EnvelopeError, MARKER, StoredFrame, decode as decode_envelope, decode_named, decode_stored,
+    encode as encode_envelope, is_named, is_stored,
 };
 pub use fields::MAX_NESTING;
 pub use frame::{
@@ -33,7 +33,7 @@ pub use message::{
     DEFAULT_EVENT, Event, EventError, MAX_EVENT_BYTES, MAX_MESSAGE_ID_BYTES, Message, MessageId,
     MessageIdError, Payload, Sender, Timestamp,
 };
-pub use namespace::{NamespaceRules, Namespaces};
+pub use namespace::{NamespaceRules, Namespaces, WhenSlow};
 pub use place::{Cursor, CursorError, EntryId, Incarnation, MAX_CURSOR_BYTES, Stored};
 pub use reply::{Acked, Reply, WelcomeChannel, Welcomed, write_page};
 pub use session::SessionId;

@@ -15,12 +15,29 @@ pub struct NamespaceRules {
     pub history_ttl: Duration,
     /// Log every message of the namespace (for finding faults; off by default).
     pub log: bool,
+    /// What a subscriber that is too slow costs; on a stored channel always its session.
+    pub when_slow: WhenSlow,
+}
+
+/// What becomes of a subscriber that does not read as fast as it is written to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WhenSlow {
+    /// Its session is closed as `slow`.
+    #[default]
+    Close,
+    /// It loses the oldest messages of live channels that wait for it, and is told with a `gap`.
+    DropOldest,
 }
 
 impl Default for NamespaceRules {
     /// Stored: 100 messages, 5 minutes. Safe unless one opts out.
     fn default() -> Self {
-        Self { history_size: 100, history_ttl: Duration::from_secs(300), log: false }
+        Self {
+            history_size: 100,
+            history_ttl: Duration::from_secs(300),
+            log: false,
+            when_slow: WhenSlow::Close,
+        }
     }
 }
 
@@ -35,6 +52,12 @@ impl NamespaceRules {
     #[must_use]
     pub const fn is_stored(&self) -> bool {
         self.history_size > 0
+    }
+
+    /// Whether messages may be dropped out of the queue of a subscriber that is too slow.
+    #[must_use]
+    pub const fn may_drop(&self) -> bool {
+        !self.is_stored() && matches!(self.when_slow, WhenSlow::DropOldest)
     }
 }
 

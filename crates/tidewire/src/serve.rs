@@ -1,6 +1,7 @@
 //! `tidewire serve`: one node from its start to its end.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,19 +10,25 @@ use tidewire_broker::{Broker, MemoryBroker};
 use tidewire_broker_redis::RedisBroker;
 use tidewire_gateway::{Gateway, Origins, Settings};
 use tidewire_hub::OutboxLimits;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Endpoint};
+use crate::config::{AfterRestart, Config, Endpoint};
 use crate::{admin, auth, banner, open_files, pages, telemetry};
 
 /// How long requests to the admin listener may take at the end.
 const ADMIN_GRACE: Duration = Duration::from_secs(2);
 
+/// Connections that may wait to be accepted. The kernel cuts it down to `net.core.somaxconn`, which
+/// is the operator's to set; beyond that a client's SYN is dropped, and comes again a second later.
+const BACKLOG: u32 = 65_535;
+
 /// Runs a node with this configuration until it is told to stop.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+    // Before anybody can connect: until then a signal ends the process without a word to clients.
+    let mut signals = Signals::listen()?;
     telemetry::init_logs(&config.log)?;
     let metrics = telemetry::install_metrics()?;
     let files = open_files::raise();
@@ -51,7 +58,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let banner = banner::banner(at, admin_at, &broker, login);
     let _ = std::io::stdout().write_all(banner.as_bytes());
 
-    until_told_to_stop(&gateway, &drain).await?;
+    until_told_to_stop(&gateway, &mut signals, &drain).await;
     gateway.stop().await;
     stop.cancel();
     // An operator's request that does not end does not hold up the end.
@@ -60,14 +67,32 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The signals that tell a node to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on they end nothing by themselves; what comes before [`Signals::told`] is kept.
+    fn listen() -> std::io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn told(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
 /// Waits for the first SIGTERM, SIGINT or `POST /drain`, then until all sessions are gone or a second one comes.
-async fn until_told_to_stop(gateway: &Gateway, drain: &Notify) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+async fn until_told_to_stop(gateway: &Gateway, signals: &mut Signals, drain: &Notify) {
     let mut told = async || {
         tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
+            by = signals.told() => by,
             () = drain.notified() => "POST /drain",
         }
     };
@@ -77,7 +102,6 @@ async fn until_told_to_stop(gateway: &Gateway, drain: &Notify) -> anyhow::Result
         () = gateway.drain() => {}
         by = told() => tracing::warn!(by, sessions = gateway.sessions(), "stopping at once"),
     }
-    Ok(())
 }
 
 fn broker(config: &Config) -> anyhow::Result<Arc<dyn Broker>> {
@@ -90,6 +114,13 @@ fn broker(config: &Config) -> anyhow::Result<Arc<dyn Broker>> {
         links: config.broker.links,
         publishers: config.broker.publishers,
         publish_timeout: config.broker.publish_timeout,
+        wait_replicas: config.broker.wait_replicas,
+        wait_timeout: config.broker.wait_timeout,
+        after_restart: match config.broker.after_restart {
+            AfterRestart::Gap => tidewire_broker_redis::AfterRestart::Gap,
+            AfterRestart::Trust => tidewire_broker_redis::AfterRestart::Trust,
+        },
+        compare_interval: config.broker.compare_interval,
         echo_interval: config.broker.echo_interval,
         echo_timeout: config.broker.echo_timeout,
         message_bytes: config.limits.frame_bytes,
@@ -117,10 +148,12 @@ fn settings(config: &Config, connections: usize) -> anyhow::Result<Settings> {
         addresses: config.address_limits(),
         frames_per_second,
         bytes_per_second,
+        handshakes: limits.handshakes,
         subscriptions_per_session: limits.subscriptions_per_session,
         message_bytes: limits.frame_bytes,
         outbox: OutboxLimits { bytes: limits.outbox_bytes, messages: limits.outbox_messages },
         publishes_in_flight: limits.publishes_in_flight,
+        window_bytes: limits.window_bytes,
         head_timeout: limits.head_timeout,
         body_timeout: limits.body_timeout,
         websocket_heartbeat: heartbeat.websocket,
@@ -140,5 +173,14 @@ fn settings(config: &Config, connections: usize) -> anyhow::Result<Settings> {
 
 async fn bind(key: &str, endpoint: &Endpoint) -> anyhow::Result<TcpListener> {
     let address = endpoint.resolve().await.with_context(|| format!("{key} = {endpoint}"))?;
-    TcpListener::bind(address).await.with_context(|| format!("{key} = {endpoint}"))
+    listen(address).with_context(|| format!("{key} = {endpoint}"))
+}
+
+/// As [`TcpListener::bind`], but with a queue that takes a crowd.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A port whose old connections are not quite forgotten can be had again at once.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }

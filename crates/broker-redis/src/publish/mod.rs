@@ -3,6 +3,7 @@
 //! A channel uses one of them, and a publish takes its place in that one's queue before the call
 //! returns, so that the order holds. Nothing is ever sent twice.
 
+mod flight;
 mod task;
 
 use std::hash::{BuildHasher, RandomState};
@@ -50,12 +51,15 @@ pub(crate) enum Done {
 /// All publishing connections.
 pub(crate) struct Publishers {
     all: Vec<Arc<Publisher>>,
+    /// Those for what must be on replicas before it is acknowledged: a connection that waits does
+    /// nothing else. None if nothing must.
+    waiting: Vec<Arc<Publisher>>,
     spread: RandomState,
     names: Names,
     patience: Duration,
+    /// How much of it is kept for the waiting.
+    reserve: Duration,
     max_frame: usize,
-    /// The name of the function.
-    function: String,
     counters: Counters,
 }
 
@@ -63,6 +67,8 @@ pub(crate) struct Publishers {
 #[derive(Clone)]
 struct Counters {
     unavailable: Counter,
+    too_large: Counter,
+    invalid: Counter,
     conflict: Counter,
     timeout: Counter,
 }
@@ -85,12 +91,21 @@ struct Load {
     bytes: AtomicUsize,
 }
 
-/// A command that waits for its answer.
+/// What waits to be sent.
 struct Job {
-    command: BytesMut,
+    call: Call,
+    /// The command; of a call of the function only the arguments, because several go into one.
+    bytes: BytesMut,
     deadline: Instant,
     reply: oneshot::Sender<Outcome>,
     place: Place,
+}
+
+/// How a job is sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Command,
+    Function,
 }
 
 /// A place in the queue; given back when it is dropped.
@@ -109,23 +124,30 @@ impl Publishers {
         names: Names,
         library: &Arc<Library>,
     ) -> (Self, Vec<Jobs>) {
-        let (all, jobs) = (0..settings.publishers)
-            .map(|_| {
+        let publishers = |waits: bool| {
+            (0..settings.publishers).map(move |_| {
                 let (queue, jobs) = mpsc::unbounded_channel();
                 let (load, status) = (Arc::default(), Status::new());
                 let renew = watch::Sender::default();
                 let library = library.clone();
                 let publisher = Arc::new(Publisher { queue, load, status, library, renew });
-                (publisher.clone(), Jobs { publisher, jobs })
+                (publisher.clone(), Jobs { publisher, jobs, waits })
             })
-            .unzip();
+        };
+        let (all, mut jobs): (_, Vec<_>) = publishers(false).unzip();
+        let (waiting, jobs_that_wait): (_, Vec<_>) = match settings.wait_replicas {
+            0 => Default::default(),
+            _ => publishers(true).unzip(),
+        };
+        jobs.extend(jobs_that_wait);
         let publishers = Self {
             all,
+            waiting,
+            reserve: task::reserve(settings),
             spread: RandomState::new(),
             names,
             patience: task::patience(settings),
             max_frame: settings.frame_bytes(),
-            function: library.function("publish"),
             counters: Counters::new(),
         };
         (publishers, jobs)
@@ -136,7 +158,7 @@ impl Publishers {
         let frame = encode_envelope(message);
         let name = self.names.parts(channel.as_str());
         self.receipt(self.fits(&frame).then(|| {
-            self.put(&name, |out| {
+            self.put(&self.all, Call::Command, self.patience, &name, |out| {
                 resp::begin(3, out);
                 resp::argument(&[b"PUBLISH"], out);
                 resp::argument(&name, out);
@@ -150,12 +172,12 @@ impl Publishers {
         let frame = encode_envelope(message);
         let name = self.names.parts(channel.as_str());
         let id = message.message_id.as_ref().map_or("", |id| id.as_str());
+        let (publishers, patience) = match &self.waiting[..] {
+            [] => (&self.all, self.patience),
+            _ => (&self.waiting, self.patience.saturating_sub(self.reserve)),
+        };
         self.receipt(self.fits(&frame).then(|| {
-            self.put(&name, |out| {
-                resp::begin(8, out);
-                resp::argument(&[b"FCALL"], out);
-                resp::argument(&[self.function.as_bytes()], out);
-                resp::argument(&[b"1"], out);
+            self.put(publishers, Call::Function, patience, &name, |out| {
                 resp::argument(&name, out);
                 resp::argument(&[&frame], out);
                 resp::argument(&[id.as_bytes()], out);
@@ -171,7 +193,11 @@ impl Publishers {
     }
 
     fn receipt(&self, sent: Option<Sent>) -> Receipt {
-        let sent = sent.unwrap_or_else(|| Sent::refused("the message is too large"));
+        let sent = sent.unwrap_or_else(|| {
+            let most = self.max_frame;
+            let why = format!("the frame is over {most} bytes");
+            Sent(Err(Some(PublishError::TooLarge(why))))
+        });
         let counters = self.counters.clone();
         Box::pin(async move {
             match sent.await {
@@ -184,36 +210,47 @@ impl Publishers {
 
     /// Publishes a link's message to itself.
     pub(crate) fn echo(&self, name: &str, body: &[u8]) -> Sent {
-        self.put(&[name.as_bytes()], |out| {
+        self.put(&self.all, Call::Command, self.patience, &[name.as_bytes()], |out| {
             resp::command(&[b"PUBLISH", name.as_bytes(), body], out);
         })
     }
 
     /// Makes every publisher connect anew once what it has sent is answered.
     pub(crate) fn renew(&self) {
-        self.all.iter().for_each(|publisher| publisher.renew.send_modify(|times| *times += 1));
+        self.each().for_each(|publisher| publisher.renew.send_modify(|times| *times += 1));
     }
 
     /// # Errors
     /// Says which one does not work, and why.
     pub(crate) fn ready(&self) -> Result<(), String> {
-        self.all.iter().enumerate().try_for_each(|(n, publisher)| {
+        self.each().enumerate().try_for_each(|(n, publisher)| {
             publisher.status.get().map_err(|why| format!("publishing connection {n}: {why}"))
         })
     }
 
-    /// Puts a command in the queue that is the name's.
-    fn put(&self, name: &[&[u8]], write: impl FnOnce(&mut BytesMut)) -> Sent {
-        let index = self.spread.hash_one(name.concat()) as usize % self.all.len();
-        let publisher = &self.all[index];
-        let mut command = BytesMut::new();
-        write(&mut command);
-        let Some(place) = Place::take(&publisher.load, command.len()) else {
+    fn each(&self) -> impl Iterator<Item = &Arc<Publisher>> {
+        self.all.iter().chain(&self.waiting)
+    }
+
+    /// Puts a command in the queue that is the name's; it must be sent within `patience`.
+    fn put(
+        &self,
+        publishers: &[Arc<Publisher>],
+        call: Call,
+        patience: Duration,
+        name: &[&[u8]],
+        write: impl FnOnce(&mut BytesMut),
+    ) -> Sent {
+        let index = self.spread.hash_one(name.concat()) as usize % publishers.len();
+        let publisher = &publishers[index];
+        let mut bytes = BytesMut::new();
+        write(&mut bytes);
+        let Some(place) = Place::take(&publisher.load, bytes.len()) else {
             return Sent::refused("too many publishes are waiting");
         };
         let (reply, outcome) = oneshot::channel();
-        let deadline = Instant::now() + self.patience;
-        match publisher.queue.send(Job { command, deadline, reply, place }) {
+        let deadline = Instant::now() + patience;
+        match publisher.queue.send(Job { call, bytes, deadline, reply, place }) {
             Ok(()) => Sent(Ok(outcome)),
             Err(_) => Sent::refused("the broker is closed"),
         }
@@ -224,6 +261,8 @@ impl Publishers {
 pub(crate) struct Jobs {
     publisher: Arc<Publisher>,
     jobs: mpsc::UnboundedReceiver<Job>,
+    /// What it keeps must be on replicas before it is acknowledged.
+    waits: bool,
 }
 
 impl Counters {
@@ -231,6 +270,8 @@ impl Counters {
         let counter = |code: &'static str| metrics::counter!("tidewire_broker_publish_errors_total", "code" => code);
         Self {
             unavailable: counter("unavailable"),
+            too_large: counter("too_large"),
+            invalid: counter("bad_request"),
             conflict: counter("conflict"),
             timeout: counter("timeout"),
         }
@@ -239,6 +280,8 @@ impl Counters {
     fn count(&self, error: PublishError) -> PublishError {
         match error {
             PublishError::Unavailable(_) => self.unavailable.increment(1),
+            PublishError::TooLarge(_) => self.too_large.increment(1),
+            PublishError::Invalid(_) => self.invalid.increment(1),
             PublishError::Conflict => self.conflict.increment(1),
             PublishError::Timeout => self.timeout.increment(1),
         }

@@ -9,22 +9,25 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use thiserror::Error;
-use tidewire_broker::{PublishError, Published};
-use tidewire_protocol::{EntryId, Incarnation};
-use tokio::sync::{mpsc, oneshot};
+use tidewire_broker::PublishError;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Done, Job, Jobs, Outcome, Place, Publisher};
-use crate::library;
-use crate::resp::{self, Item, ProtocolError, Reply};
-use crate::server::Server;
+use super::flight::{Flight, Kind, Waiter};
+use super::{Call, Job, Jobs, Publisher};
+use crate::resp::{self, ProtocolError};
 use crate::settings::{Settings, Target};
 use crate::status::Backoff;
-use crate::wire::{self, Wire, reason};
+use crate::wire::{self, Wire};
 
 /// Jobs are moved into the write buffer up to here; the rest can still be refused as not sent.
 const OUT_BYTES: usize = 256 << 10;
+/// The most messages in one call of the function: some 0.5 ms of Redis's time. Together they cost less
+/// than alone; a message that nothing waits behind goes alone.
+const MANY: usize = 64;
+/// A call is made longer up to here.
+const MANY_BYTES: usize = 64 << 10;
 /// How many jobs are taken from the queue in one turn.
 const TAKE: usize = 512;
 
@@ -33,9 +36,18 @@ pub(super) fn patience(settings: &Settings) -> Duration {
     settings.publish_timeout.mul_f64(0.95)
 }
 
+/// What is kept for Redis's own slowness beyond the time that `WAIT` may take: it looks ten times a
+/// second whose time is over.
+const WAIT_SLACK: Duration = Duration::from_millis(100);
+
+/// How much of [`patience`] a publish must have left when it is sent, if replicas are waited for.
+pub(super) fn reserve(settings: &Settings) -> Duration {
+    if settings.wait_replicas == 0 { Duration::ZERO } else { settings.wait_timeout + WAIT_SLACK }
+}
+
 /// Why a connection is of no more use.
 #[derive(Debug, Error)]
-enum Break {
+pub(super) enum Break {
     #[error("the connection broke: {0}")]
     Closed(#[from] io::Error),
     #[error("Redis does not answer in time")]
@@ -61,28 +73,11 @@ pub(crate) struct PublisherTask {
     settings: Arc<Settings>,
     /// In order; of no job here a byte was sent.
     waiting: VecDeque<Job>,
-    /// In order; the commands that are in the write buffer or on their way.
-    in_flight: VecDeque<InFlight>,
-    /// How many bytes were ever put into the write buffer of this connection.
-    buffered: u64,
-    /// How many of them the system has taken.
-    written: u64,
-}
-
-struct InFlight {
-    /// Where the command ends, counted in [`PublisherTask::buffered`].
-    end: u64,
-    deadline: Instant,
-    kind: Kind,
-}
-
-enum Kind {
-    Publish {
-        reply: oneshot::Sender<Outcome>,
-        _place: Place,
-    },
-    /// The task's own question whether the server still is a master.
-    Check,
+    flight: Flight,
+    /// What a job may take from when it is sent, beyond its deadline.
+    reserve: Duration,
+    /// `WAIT`, if what is kept must be on replicas.
+    wait: Option<BytesMut>,
 }
 
 /// What happened next on a connection.
@@ -97,17 +92,19 @@ enum Turn {
 
 impl PublisherTask {
     pub(crate) fn new(number: usize, jobs: Jobs, target: Target, settings: Arc<Settings>) -> Self {
-        let Jobs { publisher, jobs } = jobs;
+        let Jobs { publisher, jobs, waits } = jobs;
+        let replicas = if waits { settings.wait_replicas } else { 0 };
+        let wait = (replicas > 0).then(|| wait_command(replicas, settings.wait_timeout));
         Self {
+            flight: Flight::new(publisher.library.clone(), replicas),
+            reserve: if waits { reserve(&settings) } else { Duration::ZERO },
+            wait,
             number,
             publisher,
             jobs,
             target,
             settings,
             waiting: VecDeque::new(),
-            in_flight: VecDeque::new(),
-            buffered: 0,
-            written: 0,
         }
     }
 
@@ -115,7 +112,7 @@ impl PublisherTask {
     pub(crate) async fn run(mut self, cancelled: CancellationToken) {
         cancelled.run_until_cancelled(self.connections()).await;
         self.publisher.status.down("the broker is closed".into());
-        self.fail_in_flight("the broker is closed");
+        self.flight.fail("the broker is closed");
         self.jobs.close();
         while let Ok(job) = self.jobs.try_recv() {
             self.waiting.push_back(job);
@@ -149,7 +146,7 @@ impl PublisherTask {
                     refuse.insert(why).clone()
                 }
             };
-            self.fail_in_flight(&why);
+            self.flight.fail(&why);
             self.report_down(&why, &mut reported);
             self.publisher.status.down(why);
             self.meanwhile(refuse.as_deref(), sleep(backoff.failed())).await;
@@ -188,15 +185,16 @@ impl PublisherTask {
         let mut checks = interval(self.settings.echo_interval);
         let mut renewals = self.publisher.renew.subscribe();
         let mut renew = false;
-        (self.buffered, self.written) = (0, 0);
+        self.flight.begin();
         loop {
-            if renew && self.in_flight.is_empty() {
+            if renew && self.flight.is_empty() {
                 return Err(Break::Renew);
             }
             if !renew {
                 self.fill(&mut out);
             }
-            let deadline = self.answer_due().or(self.waiting.front().map(|job| job.deadline));
+            let deadline = [self.flight.answer_due(), self.waiting.front().map(|job| job.deadline)];
+            let deadline = deadline.into_iter().flatten().min();
             let turn = tokio::select! {
                 read = wire::fill(&mut wire.input, &mut wire.reader) => { read?; Turn::Read }
                 written = wire::flush(&mut wire.output, &mut out) => Turn::Wrote(written?),
@@ -207,14 +205,14 @@ impl PublisherTask {
             };
             match turn {
                 Turn::Read => self.read(&mut wire)?,
-                Turn::Wrote(bytes) => self.written += bytes as u64,
+                Turn::Wrote(bytes) => self.flight.wrote(bytes),
                 Turn::Jobs => {}
                 Turn::Overdue => {
                     // An answer may have come while this node was not running.
                     self.read(&mut wire)?;
                     self.fail_overdue("the connection to Redis is too slow");
                     let now = Instant::now();
-                    if self.answer_due().is_some_and(|deadline| deadline <= now) {
+                    if self.flight.answer_due().is_some_and(|deadline| deadline <= now) {
                         return Err(Break::Silent);
                     }
                 }
@@ -224,87 +222,79 @@ impl PublisherTask {
         }
     }
 
-    /// By when the next answer must be there.
-    fn answer_due(&self) -> Option<Instant> {
-        // Those of jobs rise; a check, of which there is at most one, may stand before an older job.
-        self.in_flight.iter().take(2).map(|sent| sent.deadline).min()
+    /// Moves jobs into the write buffer. What is to be on replicas goes in batches, with one `WAIT`
+    /// for each; while Redis waits it would do nothing more, and what is not sent can still be refused
+    /// as certainly not published.
+    fn fill(&mut self, out: &mut BytesMut) {
+        if self.wait.is_some() && self.flight.is_waiting() {
+            return;
+        }
+        let mut first = None;
+        while out.len() < OUT_BYTES {
+            let Some(job) = self.waiting.pop_front() else { break };
+            let (before, deadline) = (out.len(), job.deadline + self.reserve);
+            first.get_or_insert(deadline);
+            let kind = match job.call {
+                Call::Command => {
+                    out.extend_from_slice(&job.bytes);
+                    Kind::Publish(job.into())
+                }
+                Call::Function => self.call(job, out),
+            };
+            self.flight.sent(out.len() - before, deadline, kind);
+        }
+        if let (Some(deadline), Some(wait)) = (first, &self.wait) {
+            out.extend_from_slice(wait);
+            self.flight.sent(wait.len(), deadline, Kind::Wait);
+        }
     }
 
-    /// Moves jobs into the write buffer.
-    fn fill(&mut self, out: &mut BytesMut) {
-        while out.len() < OUT_BYTES {
-            let Some(job) = self.waiting.pop_front() else { return };
-            out.extend_from_slice(&job.command);
-            self.buffered += job.command.len() as u64;
-            let kind = Kind::Publish { reply: job.reply, _place: job.place };
-            self.in_flight.push_back(InFlight { end: self.buffered, deadline: job.deadline, kind });
+    /// Writes a call of the function: for this job, and for what waits behind it and may go with it.
+    fn call(&mut self, job: Job, out: &mut BytesMut) -> Kind {
+        let mut bytes = job.bytes.len();
+        let mut jobs = vec![job];
+        while jobs.len() < MANY && bytes < MANY_BYTES {
+            let next = self.waiting.pop_front_if(|job| job.call == Call::Function);
+            let Some(next) = next else { break };
+            bytes += next.bytes.len();
+            jobs.push(next);
+        }
+        let (function, keys) = match jobs.len() {
+            1 => ("publish", b"1"),
+            _ => ("publish_many", b"0"),
+        };
+        resp::begin(3 + 5 * jobs.len(), out);
+        resp::argument(&[b"FCALL"], out);
+        resp::argument(&[self.publisher.library.function(function).as_bytes()], out);
+        resp::argument(&[keys], out);
+        jobs.iter().for_each(|job| out.extend_from_slice(&job.bytes));
+        let mut waiters: Vec<_> = jobs.into_iter().map(Waiter::from).collect();
+        match waiters.pop() {
+            Some(alone) if waiters.is_empty() => Kind::Publish(alone),
+            last => {
+                waiters.extend(last);
+                Kind::Many(waiters)
+            }
         }
     }
 
     /// Asks whether the server still is a master, unless the last question is not answered.
     fn check(&mut self, out: &mut BytesMut) {
-        if self.in_flight.iter().any(|sent| matches!(sent.kind, Kind::Check)) {
+        if self.flight.is_checking() {
             return;
         }
         let before = out.len();
         resp::command(&[b"INFO", b"replication"], out);
-        self.buffered += (out.len() - before) as u64;
         let deadline = Instant::now() + patience(&self.settings);
-        self.in_flight.push_back(InFlight { end: self.buffered, deadline, kind: Kind::Check });
+        self.flight.sent(out.len() - before, deadline, Kind::Check);
     }
 
     /// Gives the answers to whom they belong.
     fn read(&mut self, wire: &mut Wire) -> Result<(), Break> {
         while let Some(reply) = wire.reader.next()? {
-            let Some(sent) = self.in_flight.pop_front() else { return Err(Break::Confusion) };
-            match (sent.kind, reply) {
-                // Whoever published may be gone.
-                (Kind::Publish { reply, .. }, Reply::Int(receivers)) => {
-                    let _ = reply.send(Ok(Done::Live(receivers)));
-                }
-                (Kind::Publish { reply, .. }, Reply::Push(items)) => {
-                    let Some(published) = published(items) else { return Err(Break::Confusion) };
-                    let _ = reply.send(Ok(Done::Stored(published)));
-                }
-                (Kind::Publish { reply, .. }, Reply::Error(error)) => {
-                    let _ = reply.send(Err(self.refusal(error)));
-                }
-                (Kind::Check, Reply::Text(info)) => {
-                    if !Server::read("", &String::from_utf8_lossy(info)).master {
-                        return Err(Break::Replica);
-                    }
-                }
-                (Kind::Check, Reply::Error(error)) => return Err(Break::Refused(reason(error))),
-                _ => return Err(Break::Confusion),
-            }
+            self.flight.answer(reply)?;
         }
         Ok(())
-    }
-
-    /// What an error means. Redis and the function check before they write.
-    fn refusal(&self, error: &[u8]) -> PublishError {
-        if error.starts_with(b"CONFLICT") {
-            return PublishError::Conflict;
-        }
-        let why = reason(error);
-        if library::is_not_found(&why) {
-            self.publisher.library.lost();
-        }
-        PublishError::Unavailable(format!("Redis refuses: {why}"))
-    }
-
-    /// The connection is gone: a command of which a byte was not written cannot have been done;
-    /// of the others nobody knows.
-    fn fail_in_flight(&mut self, why: &str) {
-        for sent in self.in_flight.drain(..) {
-            if let Kind::Publish { reply, .. } = sent.kind {
-                let _ = reply.send(Err(if sent.end > self.written {
-                    PublishError::Unavailable(why.to_owned())
-                } else {
-                    PublishError::Timeout
-                }));
-            }
-        }
     }
 
     fn fail_waiting(&mut self, why: &str) {
@@ -321,15 +311,11 @@ impl PublisherTask {
     }
 }
 
-/// What the function answers: id (empty on a live channel), whether it is a duplicate, life.
-fn published(items: [Item<'_>; 3]) -> Option<Published> {
-    let [Item::Text(id), Item::Int(duplicate), Item::Text(life)] = items else { return None };
-    let text = |bytes| std::str::from_utf8(bytes).ok();
-    let place = match text(id)? {
-        "" => None,
-        id => Some((Incarnation::parse(text(life)?)?, EntryId::parse(id)?)),
-    };
-    Some(Published { place, duplicate: duplicate != 0 })
+fn wait_command(replicas: u32, time: Duration) -> BytesMut {
+    let mut out = BytesMut::new();
+    let (replicas, time) = (replicas.to_string(), time.as_millis().to_string());
+    resp::command(&[b"WAIT", replicas.as_bytes(), time.as_bytes()], &mut out);
+    out
 }
 
 /// Takes what has come, at least one job. Can be cancelled without loss.

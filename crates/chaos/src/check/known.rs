@@ -16,8 +16,11 @@ type Life = (ChannelNo, u32);
 #[derive(Default)]
 pub(super) struct Known {
     entries: HashMap<Life, BTreeMap<EntryId, MessageNo>>,
-    /// The lives of each channel in the order in which they were first seen.
-    lives: HashMap<ChannelNo, Vec<u32>>,
+    /// The lives of each channel.
+    lives: HashMap<ChannelNo, HashSet<u32>>,
+    /// Those that the witness saw, in their order. What others tell of a life may come late, when
+    /// the next one has begun.
+    witnessed: HashMap<ChannelNo, Vec<u32>>,
     stored: HashSet<MessageNo>,
 }
 
@@ -48,6 +51,10 @@ impl Known {
                     }
                 }
                 Event::Scan { channel, life, entries, .. } => {
+                    let witnessed = known.witnessed.entry(*channel).or_default();
+                    if !witnessed.contains(life) {
+                        witnessed.push(*life);
+                    }
                     for entry in entries {
                         let cursor = Cursor { id: entry.id, life: *life, channel: 0 };
                         match entry.message {
@@ -75,10 +82,7 @@ impl Known {
         number: usize,
         verdict: &mut Verdict,
     ) {
-        let lives = self.lives.entry(channel).or_default();
-        if !lives.contains(&place.life) {
-            lives.push(place.life);
-        }
+        self.lives.entry(channel).or_default().insert(place.life);
         self.stored.insert(message);
         let entries = self.entries.entry((channel, place.life)).or_default();
         let first = *entries.entry(place.id).or_insert(message);
@@ -122,19 +126,26 @@ impl Known {
         self.stored.contains(&message)
     }
 
-    /// The first message after one place and before another of the same life.
+    /// The message at a place.
+    pub(super) fn at(&self, channel: ChannelNo, place: Cursor) -> Option<MessageNo> {
+        self.entries.get(&(channel, place.life))?.get(&place.id).copied()
+    }
+
+    /// The first message after one place and before another of the same life, of those that are
+    /// owed.
     pub(super) fn between(
         &self,
         channel: ChannelNo,
         after: Cursor,
         before: EntryId,
+        is_owed: impl Fn(MessageNo) -> bool,
     ) -> Option<(EntryId, MessageNo)> {
         if after.id >= before {
             return None;
         }
         let entries = self.entries.get(&(channel, after.life))?;
         let mut range = entries.range((Excluded(after.id), Excluded(before)));
-        range.next().map(|(id, message)| (*id, *message))
+        range.find(|(_, message)| is_owed(**message)).map(|(id, message)| (*id, *message))
     }
 
     /// How many messages were stored after a place until a time.
@@ -151,9 +162,9 @@ impl Known {
 
     /// Whether the second life came after the first one.
     pub(super) fn follows(&self, channel: ChannelNo, one: u32, next: u32) -> bool {
-        let lives = self.lives.get(&channel).map_or(&[][..], |lives| lives);
+        let lives = self.witnessed.get(&channel).map_or(&[][..], |lives| lives);
         let at = |life| lives.iter().position(|known| *known == life);
-        // A life of which nobody saw a message may be any.
+        // A life that the witness missed may be any.
         match (at(one), at(next)) {
             (Some(one), Some(next)) => one < next,
             _ => one != next,

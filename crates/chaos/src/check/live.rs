@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::excluded::Excluded;
 use super::{Rule, Verdict};
 use crate::history::{Event, MessageNo, ReaderNo, Record};
 use crate::plan::{ChannelNo, Plan};
@@ -23,7 +24,7 @@ struct Session {
     last: HashMap<usize, (usize, bool)>,
 }
 
-pub(super) fn check(plan: &Plan, records: &[Record], verdict: &mut Verdict) {
+pub(super) fn check(plan: &Plan, records: &[Record], excluded: &Excluded, verdict: &mut Verdict) {
     let sent = gather(plan, records);
     // A publisher's acked messages by their turn.
     let mut acked: HashMap<(ChannelNo, usize), Vec<(usize, MessageNo)>> = HashMap::new();
@@ -62,7 +63,9 @@ pub(super) fn check(plan: &Plan, records: &[Record], verdict: &mut Verdict) {
                 }
                 let turns = &acked.get(&(*channel, sent.publisher)).map_or(&[][..], |all| all);
                 let from = turns.partition_point(|(turn, _)| *turn <= last);
-                let missed = turns.get(from).filter(|(turn, _)| *turn < sent.turn);
+                let between = turns[from..].iter().take_while(|(turn, _)| *turn < sent.turn);
+                let mut owed = between.filter(|(_, missed)| excluded.is_owed(*reader, *missed));
+                let missed = owed.next();
                 if let (Some((_, missed)), false) = (missed, told) {
                     let what = format!("{who}: message {missed} is missing before {message}");
                     verdict.note(Rule::SilentLoss, number, what);

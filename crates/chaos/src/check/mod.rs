@@ -4,6 +4,7 @@
 //! publishers' side against it, `stored` and `live` the readers'.
 
 mod acks;
+mod excluded;
 mod known;
 mod live;
 mod stored;
@@ -14,6 +15,7 @@ use std::fmt;
 
 use crate::history::{Event, Record};
 use crate::plan::Plan;
+use excluded::Excluded;
 use known::Known;
 
 /// What the contract forbids.
@@ -29,6 +31,8 @@ pub(crate) enum Rule {
     Phantom,
     /// An ack means that the message is stored.
     FalseAck,
+    /// A message does not go to the session that it excludes.
+    Excluded,
     /// A message is stored once for its messageId.
     Dedupe,
     /// `unavailable` means that the message is not stored.
@@ -74,9 +78,10 @@ impl Verdict {
 pub(crate) fn check(plan: &Plan, records: &[Record]) -> Vec<Violation> {
     let mut verdict = Verdict::default();
     let known = Known::gather(plan, records, &mut verdict);
+    let excluded = Excluded::gather(records, &mut verdict);
     acks::check(plan, records, &known, &mut verdict);
-    stored::check(plan, records, &known, &mut verdict);
-    live::check(plan, records, &mut verdict);
+    stored::check(plan, records, &known, &excluded, &mut verdict);
+    live::check(plan, records, &excluded, &mut verdict);
     for (number, record) in records.iter().enumerate() {
         if let Event::Flaw { what } = &record.event {
             verdict.note(Rule::Flaw, number, what.clone());

@@ -6,11 +6,12 @@
 
 use std::collections::HashMap;
 
-use tidewire_protocol::Cursor;
+use tidewire_protocol::{Cursor, EntryId};
 
+use super::excluded::Excluded;
 use super::known::Known;
 use super::{Rule, Verdict};
-use crate::history::{Event, ReaderNo, Record};
+use crate::history::{Event, MessageNo, ReaderNo, Record};
 use crate::plan::{ChannelNo, Plan};
 
 /// The clocks of readers and Redis are one; what is stored in the same instant may count or not.
@@ -31,7 +32,13 @@ struct Owed {
     place: Cursor,
 }
 
-pub(super) fn check(plan: &Plan, records: &[Record], known: &Known, verdict: &mut Verdict) {
+pub(super) fn check(
+    plan: &Plan,
+    records: &[Record],
+    known: &Known,
+    excluded: &Excluded,
+    verdict: &mut Verdict,
+) {
     let mut walks: HashMap<(ReaderNo, ChannelNo), Walk> = HashMap::new();
     for (number, record) in records.iter().enumerate() {
         let (reader, channel) = match &record.event {
@@ -49,9 +56,9 @@ pub(super) fn check(plan: &Plan, records: &[Record], known: &Known, verdict: &mu
         };
         let Some(kept) = plan.channels[channel].kept else { continue };
         let walk = walks.entry((reader, channel)).or_default();
+        let who = format!("reader {reader} on {}", plan.name(channel));
         let mut step =
-            Step { known, channel, kept, number, at: record.at, verdict, who: String::new() };
-        step.who = format!("reader {reader} on {}", plan.name(channel));
+            Step { known, excluded, reader, channel, kept, number, at: record.at, verdict, who };
         match &record.event {
             Event::Start { asked, place, recovered, .. } => {
                 step.start(walk, *asked, *place, *recovered);
@@ -59,7 +66,7 @@ pub(super) fn check(plan: &Plan, records: &[Record], known: &Known, verdict: &mu
             Event::Stop { .. } => walk.end(),
             Event::Message { place, .. } => step.message(walk, *place),
             Event::Gap { after, place, .. } => step.gap(walk, *after, *place),
-            Event::Position { place, .. } => step.advance(walk, *place),
+            Event::Position { place, .. } => step.pass(walk, *place),
             _ => {}
         }
     }
@@ -76,6 +83,8 @@ impl Walk {
 /// One step of a walk.
 struct Step<'a> {
     known: &'a Known,
+    excluded: &'a Excluded,
+    reader: ReaderNo,
     channel: ChannelNo,
     kept: usize,
     number: usize,
@@ -105,7 +114,10 @@ impl Step<'_> {
         match (asked, recovered) {
             (None, None) => {}
             (Some(asked), Some(true)) => {
-                if place != asked {
+                // Before the first message every node has a name of its own for the one place.
+                let is_first = |cursor: Cursor| cursor.id.is_before_first();
+                let renamed = is_first(place) && is_first(asked) && place.life == asked.life;
+                if place != asked && !renamed {
                     let what = format!("recovered, asked for {asked} and was put at {place}");
                     self.note(Rule::Start, &what);
                 }
@@ -126,6 +138,16 @@ impl Step<'_> {
         }
     }
 
+    /// The place moves without a message: the one that is there was not meant for the reader.
+    fn pass(&mut self, walk: &mut Walk, next: Cursor) {
+        let there = self.known.at(self.channel, next);
+        if let Some(message) = there.filter(|message| self.excluded.is_owed(self.reader, *message))
+        {
+            self.note(Rule::SilentLoss, &format!("message {message} at {next} is passed over"));
+        }
+        self.advance(walk, next);
+    }
+
     /// The place moves, and nothing else may lie between.
     fn advance(&mut self, walk: &mut Walk, next: Cursor) {
         if !walk.subscribed {
@@ -143,10 +165,16 @@ impl Step<'_> {
             self.note(Rule::Once, &format!("{next} comes twice"));
         } else if next.id < place.id {
             self.note(Rule::Order, &format!("{next} comes after {place}"));
-        } else if let Some((id, message)) = self.known.between(self.channel, place, next.id) {
+        } else if let Some((id, message)) = self.missing(place, next) {
             let what = format!("message {message} at {id} is missing between {place} and {next}");
             self.note(Rule::SilentLoss, &what);
         }
+    }
+
+    /// What was owed to the reader between two places; what comes at the second one is not.
+    fn missing(&self, place: Cursor, next: Cursor) -> Option<(EntryId, MessageNo)> {
+        let is_owed = |message| self.excluded.is_owed(self.reader, message);
+        self.known.between(self.channel, place, next.id, is_owed)
     }
 
     fn gap(&mut self, walk: &mut Walk, after: Option<Cursor>, next: Option<Cursor>) {

@@ -27,7 +27,23 @@ impl Story {
 
     fn sent(&mut self, channel: usize, message: MessageNo) -> &mut Self {
         let via = Via::Http;
-        self.tell(Event::Attempt { message, channel, publisher: 0, via, attempt: 1 })
+        self.tell(Event::Attempt { message, channel, publisher: 0, via, attempt: 1, exclude: None })
+    }
+
+    /// A message that is not meant for a session.
+    fn sent_but_to(&mut self, session: &str, message: MessageNo, place: Cursor) -> &mut Self {
+        let (via, exclude) = (Via::Http, Some(session.to_owned()));
+        let channel = STORED;
+        self.tell(Event::Attempt { message, channel, publisher: 0, via, attempt: 1, exclude });
+        self.acked(message, place)
+    }
+
+    fn welcomed(&mut self, session: &str) -> &mut Self {
+        self.tell(Event::Welcome { reader: 0, session: session.into() })
+    }
+
+    fn passes(&mut self, place: Cursor) -> &mut Self {
+        self.tell(Event::Position { reader: 0, channel: STORED, place })
     }
 
     fn acked(&mut self, message: MessageNo, place: Cursor) -> &mut Self {
@@ -162,6 +178,50 @@ fn a_message_that_is_missing_is_found() {
 }
 
 #[test]
+fn what_a_session_is_not_meant_to_get_is_no_loss() {
+    let begun = |story: &mut Story| {
+        story.published(1, 1, 2).sent_but_to("s", 3, at(1, 3)).published(1, 4, 4);
+        story.welcomed("s").starts(None, at(1, 1), None).reads(1, 2, 2);
+    };
+    let with = |end: &dyn Fn(&mut Story), rules: &[Rule]| {
+        let mut told = story();
+        begun(&mut told);
+        end(&mut told);
+        told.is(rules);
+    };
+    with(
+        &|told| {
+            told.reads(1, 4, 4);
+        },
+        &[],
+    );
+    with(
+        &|told| {
+            told.passes(at(1, 3)).reads(1, 4, 4);
+        },
+        &[],
+    );
+    with(
+        &|told| {
+            told.reads(1, 3, 4);
+        },
+        &[Rule::Excluded],
+    );
+    // Another session of the reader may get it.
+    let resumed = |told: &mut Story| {
+        told.closes().welcomed("t").starts(Some(at(1, 2)), at(1, 2), Some(true)).reads(1, 3, 4);
+    };
+    with(&resumed, &[]);
+    // What is passed over must be what it is not meant to get.
+    with(
+        &|told| {
+            told.passes(at(1, 4));
+        },
+        &[Rule::SilentLoss],
+    );
+}
+
+#[test]
 fn a_new_life_without_a_gap_is_found() {
     story()
         .flushed()
@@ -181,7 +241,9 @@ fn a_new_life_without_a_gap_is_found() {
     story()
         .flushed()
         .published(1, 1, 2)
+        .scans(1, 1, 2, false)
         .published(2, 3, 3)
+        .scans(2, 3, 3, false)
         .starts(Some(at(2, 3)), at(1, 1), Some(false))
         .gap(at(2, 3), at(1, 1))
         .is(&[Rule::Order]);

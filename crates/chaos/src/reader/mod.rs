@@ -158,6 +158,20 @@ impl Reader {
         Ok(())
     }
 
+    /// The welcome's session.
+    fn welcomed(&self, welcome: &Value) -> anyhow::Result<()> {
+        let session = welcome["session"].as_str().context("a welcome without a session")?;
+        self.tell(Event::Welcome { reader: self.no, session: session.to_owned() });
+        self.shared.met(session);
+        Ok(())
+    }
+
+    /// The place moved, though nothing was delivered.
+    fn passed(&mut self, channel: ChannelNo, place: Cursor) {
+        self.tell(Event::Position { reader: self.no, channel, place });
+        self.moves(channel, Some(place));
+    }
+
     /// A `message` frame.
     fn got(&mut self, frame: &Value) -> anyhow::Result<()> {
         let channel = self.channel_of(frame)?;
@@ -191,15 +205,17 @@ impl Reader {
         self.tell(Event::Flaw { what: format!("reader {}: {what}", self.no) });
     }
 
-    /// Holds the one id of a stream or poll against the places that it stands for.
-    fn check_token(&self, text: &str) -> anyhow::Result<()> {
+    /// Moves to the places that the one id of a stream or poll stands for.
+    fn follow(&mut self, text: &str) -> anyhow::Result<()> {
         let Some(token) = StreamToken::parse(text) else { bail!("no id: {text:?}") };
-        for (channel, place) in &self.places {
-            let said = token.get(&self.shared.plan.channels[*channel].channel);
-            if said != Some(*place) {
-                let name = self.shared.plan.name(*channel);
-                let said = said.map(|cursor| cursor.to_string());
-                self.flaw(format!("on {name} the id says {said:?}, the last place is {place}"));
+        for (channel, place) in self.places.clone() {
+            match token.get(&self.shared.plan.channels[channel].channel) {
+                Some(said) if said == place => {}
+                Some(said) => self.passed(channel, said),
+                None => {
+                    let name = self.shared.plan.name(channel);
+                    self.flaw(format!("the id has no place on {name}, the last one is {place}"));
+                }
             }
         }
         Ok(())

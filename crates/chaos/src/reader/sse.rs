@@ -79,6 +79,7 @@ impl Reader {
             match block.event.as_str() {
                 "tidewire:welcome" => {
                     *welcomed = true;
+                    self.welcomed(&data)?;
                     for told in data["channels"].as_array().context("no channels")? {
                         let channel = self.channel_of(told)?;
                         self.started(channel, asked.get(&channel).copied(), told)?;
@@ -91,7 +92,7 @@ impl Reader {
             }
         }
         if let (Some(id), true) = (block.id, *welcomed) {
-            self.check_token(&id)?;
+            self.follow(&id)?;
             self.token = Some(id);
         }
         Ok(())

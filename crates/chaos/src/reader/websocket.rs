@@ -87,6 +87,7 @@ impl Reader {
             Some("shutdown") => bail!("told to leave"),
             Some("welcome") => {
                 open.welcomed = true;
+                self.welcomed(frame)?;
                 for told in frame["channels"].as_array().context("no channels")? {
                     let channel = self.channel_of(told)?;
                     self.started(channel, asked.get(&channel).copied(), told)?;
@@ -96,8 +97,7 @@ impl Reader {
             Some("position") => {
                 let channel = self.channel_of(frame)?;
                 let place = self.place_of(channel, &frame["cursor"])?.context("no place")?;
-                self.tell(Event::Position { reader: self.no, channel, place });
-                self.moves(channel, Some(place));
+                self.passed(channel, place);
                 Ok(())
             }
             Some("ack") => {

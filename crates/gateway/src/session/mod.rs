@@ -21,13 +21,12 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tidewire_hub::{
     Beat, Begin, Encoded, Failure, Form, Gap, Lane, Outbox, Progress, SessionSlot, Sink, Start,
-    Subscription, Transport,
+    Subscription, Transport, encode_reply,
 };
 use tidewire_protocol::{
     Acked, Channel, Code, Cursor, FrameId, Reply, SessionId, StreamToken, WelcomeChannel, Welcomed,
     sse as events,
 };
-use tidewire_websocket as codec;
 
 use crate::app::App;
 use crate::metrics::Reason;
@@ -112,7 +111,7 @@ impl Session {
             app: app.clone(),
             lane: lane.clone(),
             slot: Cell::new(None),
-            outbox: Outbox::new(sink, app.settings.outbox, true),
+            outbox: Outbox::new(sink, form, app.settings.outbox, true),
             // Of the right size at once: a vector that grows begins with room for four.
             held: RefCell::new(Vec::with_capacity(channels.len())),
             // A login that is to come is one more thing to be decided.
@@ -216,17 +215,7 @@ impl Session {
     }
 
     fn encode(&self, reply: &Reply<'_>) -> Bytes {
-        match self.form {
-            Form::WebSocketJson => {
-                codec::encode_with(codec::MessageKind::Text, 128, |out| reply.write_json(out))
-            }
-            Form::Sse(_) | Form::SseWithId(_) => {
-                let mut out = Vec::new();
-                events::write_control(reply, &mut out);
-                out.into()
-            }
-            Form::Json => Bytes::new(),
-        }
+        encode_reply(self.form, reply)
     }
 
     /// The line that sets the last id of an event stream's client; nothing where there is none.
@@ -437,13 +426,26 @@ impl Session {
         let Some(gap) = gap else { return };
         self.moved_to(gap.cursor);
         if self.form == Form::Json {
-            self.gaps.borrow_mut().push((channel.clone(), gap));
+            self.note_gap(channel, gap);
             return self.outbox.wake();
         }
-        let Gap { after, cursor } = gap;
-        let mut event = if cursor.is_some() { self.id_line() } else { Vec::new() };
-        event.extend_from_slice(&self.encode(&Reply::Gap { channel, after, cursor }));
-        self.outbox.send(&event.into(), 0);
+        let ids = matches!(self.form, Form::Sse(_)) && gap.cursor.is_some();
+        self.outbox.send_gap(channel, gap, ids, |gap| {
+            let Gap { after, cursor } = *gap;
+            let mut event = if cursor.is_some() { self.id_line() } else { Vec::new() };
+            event.extend_from_slice(&self.encode(&Reply::Gap { channel, after, cursor }));
+            event.into()
+        });
+    }
+
+    /// Notes a gap for a poll's answer; two that adjoin are one.
+    fn note_gap(&self, channel: &Channel, gap: Gap) {
+        let mut gaps = self.gaps.borrow_mut();
+        let last = gaps.iter_mut().rfind(|(of, _)| of == channel);
+        match last.filter(|(_, last)| last.cursor.is_some() && last.cursor == gap.after) {
+            Some((_, last)) => last.cursor = gap.cursor,
+            None => gaps.push((channel.clone(), gap)),
+        }
     }
 }
 

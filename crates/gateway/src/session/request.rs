@@ -188,8 +188,13 @@ impl Session {
                 let acked = Acked { message_id, cursor, duplicate, ..Acked::default() };
                 self.reply(&Reply::Ack { id, acked });
             }
-            Err(PublishError::Conflict) => {
-                self.refuse(id, Code::Conflict, &PublishError::Conflict.to_string());
+            // Sending it again as it is helps nobody.
+            Err(
+                error @ (PublishError::Conflict
+                | PublishError::TooLarge(_)
+                | PublishError::Invalid(_)),
+            ) => {
+                self.refuse(id, error.code(), &error.to_string());
             }
             Err(error) => {
                 self.app.metrics.error(error.code());

@@ -136,7 +136,8 @@ impl Rig {
         let broker = Arc::new(ScriptedBroker::default());
         let rules = Namespaces::new(NamespaceRules::live(), []);
         let window = WindowLimits { messages: 100, bytes: 1 << 20 };
-        let hub = HubSettings { linger, namespaces: Arc::new(rules), window };
+        let hub =
+            HubSettings { linger, namespaces: Arc::new(rules), window, window_bytes: 1 << 20 };
         let lane = LaneSettings { websocket_heartbeat: 25, websocket_grace: 10, sse_heartbeat: 15 };
         let lanes = Lanes::start(lanes, broker.clone(), hub, lane).unwrap();
         Self { lanes, broker }
@@ -183,7 +184,7 @@ impl Rig {
             let limits = OutboxLimits { bytes: 1 << 20, messages: 1_024 };
             let session = Rc::new(Recorder {
                 id: SessionId::random(),
-                outbox: Outbox::new(Sink::Fetched, limits, false),
+                outbox: Outbox::new(Sink::Fetched, Form::Sse(Style::Payload), limits, false),
                 told,
             });
             let slot = lane.attach(session.clone());

@@ -32,7 +32,7 @@ pub(crate) use model::{Config, Log};
 pub(crate) use origin::Origin;
 pub(crate) use reference::reference;
 pub(crate) use source::{Flags, Sources};
-pub(crate) use values::{Endpoint, LogFormat};
+pub(crate) use values::{AfterRestart, Endpoint, LogFormat};
 use walk::Path;
 
 /// A configuration that may be served, and where each of its values that is no default came from.

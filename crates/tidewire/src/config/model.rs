@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use tidewire_auth::Access;
 use tidewire_gateway::{AddressLimits, ForwardedHeader};
-use tidewire_protocol::{NamespaceRules, Namespaces};
+use tidewire_protocol::{NamespaceRules, Namespaces, WhenSlow};
 
 use super::auth::Auth;
 use super::credentials::EventName;
-use super::setting::{Many, Maybe, MaybeSize, Number, OnlyZero, Size, Switch, Text, Time};
-use super::values::{BrokerUrl, Endpoint, LogFormat, LogLevel, Network, Prefix};
+use super::setting::{Many, Maybe, MaybeSize, Number, Size, Switch, Text, Time};
+use super::values::{AfterRestart, BrokerUrl, Endpoint, LogFormat, LogLevel, Network, Prefix};
 use super::walk::{Path, Visitor};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
+const GIB: usize = 1 << 30;
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -54,10 +55,13 @@ pub(crate) struct Broker {
     pub(crate) publishers: usize,
     pub(crate) dedupe_ttl: Duration,
     pub(crate) wait_replicas: u32,
+    pub(crate) wait_timeout: Duration,
+    pub(crate) after_restart: AfterRestart,
     pub(crate) linger: Duration,
     pub(crate) publish_timeout: Duration,
     pub(crate) echo_interval: Duration,
     pub(crate) echo_timeout: Duration,
+    pub(crate) compare_interval: Duration,
 }
 
 /// `[limits]`
@@ -72,11 +76,13 @@ pub(crate) struct Limits {
     /// Absent: 100 where logging in is required, else none. The same for the next.
     pub(crate) frames_per_second: Option<u32>,
     pub(crate) bytes_per_second: Option<usize>,
+    pub(crate) handshakes: usize,
     pub(crate) subscriptions_per_session: usize,
     pub(crate) publishes_in_flight: usize,
     pub(crate) frame_bytes: usize,
     pub(crate) outbox_bytes: usize,
     pub(crate) outbox_messages: usize,
+    pub(crate) window_bytes: usize,
     pub(crate) head_timeout: Duration,
     pub(crate) body_timeout: Duration,
 }
@@ -108,6 +114,7 @@ pub(crate) struct Namespace {
     pub(crate) history_size: usize,
     pub(crate) history_ttl: Duration,
     pub(crate) log: bool,
+    pub(crate) when_slow: WhenSlow,
     /// Absent: `anyone` in open mode, else `granted`.
     pub(crate) subscribe: Option<Access>,
     /// The same.
@@ -146,10 +153,13 @@ impl Default for Broker {
             publishers: 2,
             dedupe_ttl: 5 * MINUTE,
             wait_replicas: 0,
+            wait_timeout: SECOND,
+            after_restart: AfterRestart::default(),
             linger: 5 * SECOND,
             publish_timeout: 2 * SECOND,
             echo_interval: SECOND,
             echo_timeout: 3 * SECOND,
+            compare_interval: 30 * SECOND,
         }
     }
 }
@@ -163,11 +173,13 @@ impl Default for Limits {
             forwarded_header: ForwardedHeader::default(),
             frames_per_second: None,
             bytes_per_second: None,
+            handshakes: 64,
             subscriptions_per_session: 128,
             publishes_in_flight: 64,
             frame_bytes: 64 * KIB,
             outbox_bytes: MIB,
             outbox_messages: 1024,
+            window_bytes: 64 * MIB,
             head_timeout: 10 * SECOND,
             body_timeout: 10 * SECOND,
         }
@@ -186,6 +198,7 @@ impl Default for Namespace {
             history_size: 100,
             history_ttl: 5 * MINUTE,
             log: false,
+            when_slow: WhenSlow::Close,
             subscribe: None,
             publish: None,
             client_history: true,
@@ -235,6 +248,7 @@ impl Config {
             history_size: namespace.history_size,
             history_ttl: namespace.history_ttl,
             log: namespace.log,
+            when_slow: namespace.when_slow,
         };
         let default = self.namespaces.get("default").map(rules).unwrap_or_default();
         let named = self.namespaces.iter().filter(|(name, _)| *name != "default");
@@ -279,9 +293,15 @@ impl Broker {
         v.key("dedupe_ttl", "For how long a `messageId` that was published is remembered, so that sending it again delivers nothing twice. On stored channels.", &mut Time(&mut self.dedupe_ttl, SECOND..=DAY));
         v.key(
             "wait_replicas",
-            "How many replicas must have a message before it is acknowledged.",
-            &mut OnlyZero(&mut self.wait_replicas, "waiting for replicas does not exist yet"),
+            "How many replicas of Redis must have a message on a stored channel before it is acknowledged. With too few of them publishes end as `timeout`. It narrows what a failover can lose and does not exclude it.",
+            &mut Number(&mut self.wait_replicas, 0..=16),
         );
+        v.key(
+            "wait_timeout",
+            "How long Redis waits for them. With `wait_replicas`; at most half of `publish_timeout`.",
+            &mut Time(&mut self.wait_timeout, 250 * MS..=30 * SECOND),
+        );
+        v.key("after_restart", "What a restart or a failover of Redis means for stored channels. `gap`: something that was acknowledged may be lost without a trace, so every subscriber is told a gap, once. `trust`: Redis is run such that this cannot be (`appendfsync always`, `wait_replicas` with a failover that promotes none but a replica that has it all, `noeviction`); clients then go on where they were, if the messages' ids and links say so. A flush is a gap in any case. It is in force on all nodes alike: raise `revision` with it.", &mut Text(&mut self.after_restart));
         v.key(
             "linger",
             "For how long a node stays subscribed to a channel after its last subscriber has gone.",
@@ -298,6 +318,7 @@ impl Broker {
             &mut Time(&mut self.echo_interval, 50 * MS..=MINUTE),
         );
         v.key("echo_timeout", "A Pub/Sub connection that has heard nothing for so long counts as dead and is made anew. Must be more than `echo_interval`.", &mut Time(&mut self.echo_timeout, 100 * MS..=5 * MINUTE));
+        v.key("compare_interval", "How long the node takes to compare the last ids of its quiet stored channels with Redis's, once through all of them: so a message that got lost on the way, or a flush, is noticed although nothing more is published.", &mut Time(&mut self.compare_interval, SECOND..=HOUR));
     }
 }
 
@@ -310,6 +331,7 @@ impl Limits {
         v.key("forwarded_header", "The header in which they say it. The other one, which a client may have written, is not looked at.", &mut Text(&mut self.forwarded_header));
         v.key("frames_per_second", "How many frames one WebSocket may send in a second, with a burst of twice that. One more is answered with `too_fast` and not acted on; ten such errors in ten seconds end the session. 0: no limit. Not set: 100 where logging in is required; no limit in open mode.", &mut Number(&mut self.frames_per_second, 0..=1_000_000));
         v.key("bytes_per_second", "How many bytes of messages, in the same way. Must be at least `frame_bytes`. Not set: 1 MiB (or `frame_bytes`, if that is more) where logging in is required; no limit in open mode.", &mut MaybeSize(&mut self.bytes_per_second, KIB..=1024 * MIB));
+        v.key("handshakes", "How many new connections are worked on at a time; the others wait in the kernel's queue, whose length is `net.core.somaxconn`. When all clients come back at once, a smaller number is kinder to those who are connected.", &mut Number(&mut self.handshakes, 1..=100_000));
         v.key(
             "subscriptions_per_session",
             "How many channels one session may be subscribed to.",
@@ -331,6 +353,7 @@ impl Limits {
             "How many messages may wait for one slow client.",
             &mut Number(&mut self.outbox_messages, 16..=1_000_000),
         );
+        v.key("window_bytes", "How many bytes the node holds in memory of all stored channels that its clients are subscribed to, so that who comes back is answered without reading from Redis. Over it the largest let their oldest messages go.", &mut Size(&mut self.window_bytes, 64 * KIB..=64 * GIB));
         v.key(
             "head_timeout",
             "By then a connection must have sent the head of its request (of a WebSocket: its handshake).",
@@ -394,6 +417,7 @@ impl Namespace {
             "For how long they are kept after the last one.",
             &mut Time(&mut self.history_ttl, SECOND..=30 * DAY),
         );
+        v.key("when_slow", "What becomes of a subscriber that does not read as fast as it is written to. `close`: its session is closed as `slow`, and may come back and resume. `drop_oldest`: it loses the oldest messages of the namespace that wait for it, and is told with a `gap`; only where nothing is kept (`history_size = 0`).", &mut Text(&mut self.when_slow));
         v.key("log", "Logs every message of the namespace at level `info`. For finding a fault; payloads are not logged.", &mut Switch(&mut self.log));
         v.key("subscribe", "Who may subscribe: `anyone`; `user`, everyone who has logged in; `granted`, whose token grants it; `nobody`, no user. An API key is not bound by this but by its own patterns. Not set: `anyone` in open mode, else `granted`.", &mut Maybe(&mut self.subscribe));
         v.key("publish", "Who may publish, in the same way.", &mut Maybe(&mut self.publish));

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use tidewire_protocol::WhenSlow;
+
 use super::credentials::NamespaceName;
 use super::error::{ConfigError, Problem};
 use super::model::Config;
@@ -15,6 +17,7 @@ pub(super) fn check(config: &Config, origins: &BTreeMap<Path, Origin>) -> Result
     let mut rules = Rules { origins, problems: Vec::new() };
     rules.exposure(config);
     rules.bounds(config);
+    rules.namespaces(config);
     ConfigError::unless_empty(rules.problems)
 }
 
@@ -98,6 +101,20 @@ impl Rules<'_> {
         self.forbid(heartbeat.pong >= heartbeat.websocket, "heartbeat.pong", given, &text);
 
         let text = format!(
+            "must be at most half of broker.publish_timeout, {} ({}), or publishes that replicas \
+            confirm come too late",
+            show_time(broker.publish_timeout),
+            self.whence("broker.publish_timeout")
+        );
+        let given = show_time(broker.wait_timeout);
+        self.forbid(
+            broker.wait_replicas > 0 && 2 * broker.wait_timeout > broker.publish_timeout,
+            "broker.wait_timeout",
+            given,
+            &text,
+        );
+
+        let text = format!(
             "must be more than broker.echo_interval, {} ({}), or a healthy connection counts as \
             dead",
             show_time(broker.echo_interval),
@@ -110,6 +127,23 @@ impl Rules<'_> {
             given,
             &text,
         );
+    }
+
+    /// Nothing of a stored channel is lost to who can resume.
+    fn namespaces(&mut self, config: &Config) {
+        for (name, namespace) in &config.namespaces {
+            let wrong = namespace.when_slow == WhenSlow::DropOldest && namespace.history_size > 0;
+            let size = format!("namespaces.{name}.history_size");
+            let text = format!(
+                "must be \"close\" where messages are kept: {size} is {} ({}), and whoever is \
+                closed there resumes and loses nothing; for live channels, which may lose \
+                messages, write history_size = 0",
+                namespace.history_size,
+                self.whence(&size)
+            );
+            let key = format!("namespaces.{name}.when_slow");
+            self.forbid(wrong, &key, "\"drop_oldest\"".to_owned(), &text);
+        }
     }
 
     fn forbid(&mut self, wrong: bool, key: &str, given: String, text: &str) {

@@ -132,31 +132,6 @@ impl Setting for Number<'_> {
     }
 }
 
-/// A whole number of which only 0 is possible so far; the text says what the rest waits for.
-pub(super) struct OnlyZero<'a>(pub(super) &'a mut u32, pub(super) &'static str);
-
-impl Setting for OnlyZero<'_> {
-    fn set(&mut self, given: &Given) -> Result<(), String> {
-        match given.integer() {
-            Some(0) => {
-                *self.0 = 0;
-                Ok(())
-            }
-            Some(1..) => Err(format!("must be 0: {}", self.1)),
-            _ => Err("must be 0".to_owned()),
-        }
-    }
-    fn show(&self) -> Option<String> {
-        Some(self.0.to_string())
-    }
-    fn kind(&self) -> &'static str {
-        "integer"
-    }
-    fn allowed(&self) -> String {
-        format!("0: {}", self.1)
-    }
-}
-
 /// A length of time with its unit.
 pub(super) struct Time<'a>(pub(super) &'a mut Duration, pub(super) RangeInclusive<Duration>);
 

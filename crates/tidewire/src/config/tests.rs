@@ -75,8 +75,10 @@ fn what_is_wrong_is_told_with_key_value_bounds_and_place() {
         ("limits.connections = 0", "must be a whole number from 1 to 10000000"),
         ("broker.links = 17", "broker.links = 17: must be a whole number from 1 to 16"),
         ("broker.prefix = \"Tide\"", "must be 1 to 32 of a-z, 0-9, _ and -"),
-        ("broker.wait_replicas = 1", "must be 0: waiting for replicas does not exist yet"),
-        ("broker.wait_replicas = -1", "broker.wait_replicas = -1: must be 0 (from"),
+        ("broker.wait_replicas = 17", "must be a whole number from 0 to 16"),
+        ("broker.wait_replicas = -1", "must be a whole number from 0 to 16"),
+        ("broker.wait_timeout = \"10ms\"", "must be a time from 250ms to 30s"),
+        ("broker.after_restart = \"hope\"", "must be \"gap\" or \"trust\""),
         ("broker.url = \"http://redis\"", "broker.url: must be redis://"),
         ("broker.url = \"redis:\"", "broker.url: must be redis://"),
         ("broker.url = \"redis://h/0?x=1\"", "broker.url: must be redis://"),
@@ -118,6 +120,7 @@ fn what_is_wrong_is_told_with_key_value_bounds_and_place() {
         ("log.format = \"xml\"", "must be \"auto\", \"text\" or \"json\""),
         ("namespaces.room.history_size = 10001", "must be a whole number from 0 to 10000"),
         ("namespaces.room.history_ttl = \"0s\"", "must be a time from 1s to"),
+        ("namespaces.room.when_slow = \"drop\"", "must be \"close\" or \"drop_oldest\""),
         ("[namespaces.\"a b\"]\nlog = true", "namespaces.\"a b\": is no name of a namespace"),
         ("[namespaces.\"a:b\"]", "namespaces.\"a:b\": is no name of a namespace"),
         ("namespaces.\"\".log = true", "namespaces.\"\": is no name of a namespace"),
@@ -191,7 +194,20 @@ fn contradictions_are_told_with_both_sides() {
         ("[limits]\noutbox_bytes = \"64KiB\"", "limits.frame_bytes, 128KiB (the default)"),
         ("[limits]\nbytes_per_second = \"1KiB\"", "must be at least limits.frame_bytes, 64KiB"),
         ("[heartbeat]\npong = \"25s\"", "must be less than heartbeat.websocket, 25s (the default)"),
+        (
+            "[broker]\nwait_replicas = 1\nwait_timeout = \"1001ms\"",
+            "must be at most half of broker.publish_timeout, 2s",
+        ),
         ("[broker]\necho_timeout = \"1s\"", "must be more than broker.echo_interval, 1s"),
+        (
+            "[namespaces.room]\nwhen_slow = \"drop_oldest\"",
+            "namespaces.room.when_slow = \"drop_oldest\": must be \"close\" where messages are kept: \
+            namespaces.room.history_size is 100 (the default)",
+        ),
+        (
+            "namespaces.default.when_slow = \"drop_oldest\"\nnamespaces.default.history_size = 1",
+            "namespaces.default.history_size is 1 (from tidewire.toml, line 2)",
+        ),
     ];
     for (file, message) in cases {
         let error = of_file(file).expect_err(file);
@@ -220,6 +236,9 @@ fn what_is_good_is_taken() {
         [namespaces.default]
         log = true
         [namespaces.room]
+        [namespaces.cursors]
+        history_size = 0
+        when_slow = "drop_oldest"
         "#,
     )
     .unwrap();
@@ -234,8 +253,9 @@ fn what_is_good_is_taken() {
     assert_eq!(origins, expected);
     assert_eq!((config.limits.frame_bytes, config.limits.outbox_bytes), (131_072, 2_097_152));
     let rules = config.namespace_rules();
-    assert_eq!(rules.names().collect::<Vec<_>>(), ["default", "room"]);
-    assert!(rules.rules(0).log && !rules.rules(1).log);
+    assert_eq!(rules.names().collect::<Vec<_>>(), ["default", "cursors", "room"]);
+    assert!(rules.rules(0).log && !rules.rules(2).log);
+    assert!(rules.rules(1).may_drop() && !rules.rules(2).may_drop());
 
     assert!(of_file("listen = \"0.0.0.0:80\"\nauth.mode = \"open\"").is_ok());
     assert!(of_file("listen = \"0.0.0.0:80\"\nauth.jwt.secret = \"s\"").is_ok());

@@ -10,6 +10,8 @@ use secrecy::{ExposeSecret, SecretString};
 use tidewire_gateway::ForwardedHeader;
 use tracing_subscriber::EnvFilter;
 
+use tidewire_protocol::WhenSlow;
+
 use super::setting::Word;
 
 /// Where to listen: a host name or address, and a port. Names are resolved at the start.
@@ -192,6 +194,36 @@ impl Word for Prefix {
     }
 }
 
+/// What a restart of Redis means for stored channels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum AfterRestart {
+    /// One gap.
+    #[default]
+    Gap,
+    /// Nothing, if ids and links fit.
+    Trust,
+}
+
+impl Word for AfterRestart {
+    const ALLOWED: &'static str = "`gap`, `trust`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "gap" => Ok(Self::Gap),
+            "trust" => Ok(Self::Trust),
+            _ => Err("must be \"gap\" or \"trust\"".to_owned()),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Gap => "gap",
+            Self::Trust => "trust",
+        }
+        .to_owned()
+    }
+}
+
 /// Who is let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AuthMode {
@@ -199,6 +231,26 @@ pub(crate) enum AuthMode {
     Open,
     /// Who shows a credential.
     Required,
+}
+
+impl Word for WhenSlow {
+    const ALLOWED: &'static str = "\"close\" or \"drop_oldest\"";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "close" => Ok(Self::Close),
+            "drop_oldest" => Ok(Self::DropOldest),
+            _ => Err(format!("must be {}", Self::ALLOWED)),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Close => "close",
+            Self::DropOldest => "drop_oldest",
+        }
+        .to_owned()
+    }
 }
 
 impl Word for AuthMode {

@@ -31,6 +31,18 @@ const METRICS: &[(&str, Kind, Unit, &str)] = &[
     ("tidewire_subscriptions", Gauge, Unit::Count, "Subscriptions of all sessions"),
     ("tidewire_channels", Gauge, Unit::Count, "Channels that this node holds at the broker"),
     (
+        "tidewire_window_bytes",
+        Gauge,
+        Unit::Bytes,
+        "Held in memory of stored channels, about, as of the last second",
+    ),
+    (
+        "tidewire_window_trims_total",
+        Counter,
+        Unit::Count,
+        "How often windows were cut because together they held too much",
+    ),
+    (
         "tidewire_messages_in_total",
         Counter,
         Unit::Count,
@@ -67,6 +79,12 @@ const METRICS: &[(&str, Kind, Unit, &str)] = &[
         Counter,
         Unit::Count,
         "Messages dropped with the session of a slow client (transport)",
+    ),
+    (
+        "tidewire_outbox_skipped_messages_total",
+        Counter,
+        Unit::Count,
+        "Messages of live channels that a slow client lost, its session living on (transport)",
     ),
     (
         "tidewire_broker_link_up",

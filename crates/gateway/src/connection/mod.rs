@@ -1,14 +1,16 @@
 //! One connection on its lane: HTTP until a stream takes it over.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+mod body;
+mod http2;
+
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::{IpAddr, Shutdown};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -17,29 +19,24 @@ use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use http::{HeaderMap, Request, Response};
-use http_body::Frame;
 use hyper::body::Incoming;
-use hyper::rt::Executor;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tidewire_hub::{Form, Lane, Sink, Transport};
 use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 
+use crate::admission::Turn;
 use crate::app::{App, Place};
 use crate::metrics::Refusal;
 use crate::session::{Polled, Session, SessionBody};
 use crate::takeover::{Shared, TakenIo, Takeover, stream_head};
+use body::Answer;
 
 /// The most bytes of a request's head, and the most fields in it.
 const MAX_HEAD_BYTES: usize = 16 << 10;
 const MAX_HEAD_FIELDS: usize = 64;
-/// Streams of one HTTP/2 connection at a time.
-const MAX_HTTP2_STREAMS: u32 = 128;
-/// How long an HTTP/2 client may take to leave after it was told to.
-const GOAWAY: Duration = Duration::from_secs(5);
 /// The longest pause between two looks at a socket's first bytes.
 const MAX_PAUSE: Duration = Duration::from_millis(250);
 /// How long a client may go on sending after its last answer.
@@ -56,17 +53,39 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Serves a socket until it closes or becomes a session's.
-    pub(crate) async fn serve(self, socket: TcpStream, place: Place) {
-        match first_bytes(&socket, self.app.settings.head_timeout).await {
-            // Boxed: hyper's state is large, and a task is as large as its largest state.
-            Some(true) => Box::pin(Rc::new(self).http2(socket, place)).await,
-            Some(false) => Box::pin(Rc::new(self).http1(socket, place)).await,
-            None => self.app.metrics.refused(Refusal::HeadTimeout),
+    /// Serves a socket until it closes or becomes a session's. It has its turn; when its client has
+    /// not spoken yet, it gives it back and takes another when it has.
+    pub(crate) async fn serve(self, socket: TcpStream, place: Place, turn: Turn) {
+        let mut turn = Some(turn);
+        let is_http2 = {
+            let mut first = pin!(first_bytes(&socket, self.app.settings.head_timeout));
+            poll_fn(|cx| {
+                let polled = first.as_mut().poll(cx);
+                if polled.is_pending() {
+                    turn = None;
+                }
+                polled
+            })
+            .await
+        };
+        let Some(is_http2) = is_http2 else {
+            return self.app.metrics.refused(Refusal::HeadTimeout);
+        };
+        let turn = match turn {
+            Some(turn) => turn,
+            None => self.app.admission.turn().await,
+        };
+        // Boxed: hyper's state is large, and a task is as large as its largest state.
+        if is_http2 {
+            drop(turn);
+            Box::pin(Rc::new(self).http2(socket, place)).await;
+        } else {
+            Box::pin(Rc::new(self).http1(socket, place, turn)).await;
         }
     }
 
-    async fn http1(self: Rc<Self>, socket: TcpStream, place: Place) {
+    async fn http1(self: Rc<Self>, socket: TcpStream, place: Place, turn: Turn) {
+        let mut turn = Some(turn);
         let shared = Rc::new(Shared::default());
         shared.began.set(Some(Instant::now()));
         let taken = Rc::new(Cell::new(None));
@@ -86,7 +105,11 @@ impl Connection {
             let mut watch = pin!(watch(&self.app, &shared));
             poll_fn(|cx| match connection.poll_without_shutdown(cx) {
                 Poll::Ready(result) => Poll::Ready(Some(result)),
-                Poll::Pending => watch.as_mut().poll(cx).map(|()| None),
+                Poll::Pending => {
+                    // It waits, for its client or the broker: that is nobody's turn.
+                    turn = None;
+                    watch.as_mut().poll(cx).map(|()| None)
+                }
             })
             .await
         };
@@ -96,7 +119,10 @@ impl Connection {
             (Some(Ok(())), Some(taken)) => self.hand_over(socket, &parts.read_buf, taken, place),
             (None, _) => self.expire(&socket, &shared),
             // hyper has answered what can be answered; the client may still be sending.
-            _ => see_off(&self.lane, &socket).await,
+            _ => {
+                drop(turn);
+                see_off(&self.lane, &socket).await;
+            }
         }
     }
 
@@ -106,24 +132,24 @@ impl Connection {
         request: Request<Incoming>,
         shared: Rc<Shared>,
         taken: Rc<Cell<Option<Taken>>>,
-    ) -> Result<Response<AnyBody>, Infallible> {
+    ) -> Result<Response<Answer>, Infallible> {
         shared.busy.set(true);
         shared.began.set(None);
         let (response, takeover) = self.route(request).await;
         shared.busy.set(false);
         shared.idle_since.set(Some(Instant::now()));
         Ok(match takeover {
-            None => response.map(AnyBody::Plain),
+            None => response.map(Answer::plain),
             Some(takeover) if takeover.form.transport() == Transport::WebSocket => {
                 taken.set(Some(Taken { takeover, head: None }));
-                response.map(AnyBody::Plain)
+                response.map(Answer::plain)
             }
             // An earlier answer is still on its way out through hyper.
             Some(takeover) if shared.behind.get() => self.stream_within(response, takeover),
             Some(takeover) => {
                 shared.swallow.set(true);
                 taken.set(Some(Taken { takeover, head: Some(response.headers().clone()) }));
-                let mut swallowed = Response::new(AnyBody::Plain(Body::empty()));
+                let mut swallowed = Response::new(Answer::plain(Body::empty()));
                 swallowed.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 swallowed
             }
@@ -158,63 +184,10 @@ impl Connection {
         }
     }
 
-    async fn http2(self: Rc<Self>, socket: TcpStream, _place: Place) {
-        let streams = Rc::new(Streams::default());
-        let service = {
-            let (this, streams) = (self.clone(), streams.clone());
-            service_fn(move |request| this.clone().answer2(request, Open::new(&streams)))
-        };
-        let settings = &self.app.settings;
-        let mut connection = pin!(
-            http2::Builder::new(OnLane)
-                .timer(TokioTimer::new())
-                .keep_alive_interval(settings.websocket_heartbeat)
-                .keep_alive_timeout(settings.pong_timeout)
-                .max_concurrent_streams(MAX_HTTP2_STREAMS)
-                .max_header_list_size(MAX_HEAD_BYTES as u32)
-                .serve_connection(TokioIo::new(socket), service)
-        );
-        let mut idle_since = Instant::now();
-        loop {
-            if tokio::time::timeout(WATCH, connection.as_mut()).await.is_ok() {
-                return;
-            }
-            if streams.open.get() > 0 {
-                idle_since = Instant::now();
-            }
-            // Before its first request it has the time of a head.
-            let limit =
-                if streams.seen.get() { settings.idle_timeout } else { settings.head_timeout };
-            let idle = idle_since.elapsed();
-            if idle > limit + GOAWAY || streams.oldest_plain() > settings.idle_timeout {
-                return;
-            }
-            if idle > limit {
-                connection.as_mut().graceful_shutdown();
-            }
-        }
-    }
-
-    async fn answer2(
-        self: Rc<Self>,
-        request: Request<Incoming>,
-        open: Open,
-    ) -> Result<Response<Counted>, Infallible> {
-        let (response, takeover) = self.route(request).await;
-        let response = match takeover {
-            Some(takeover) => {
-                open.is_stream();
-                self.stream_within(response, takeover)
-            }
-            None => response.map(AnyBody::Plain),
-        };
-        Ok(response.map(|body| Counted { body, _open: open }))
-    }
-
     /// An event stream as the body of a response that stays hyper's.
-    fn stream_within(&self, response: Response<Body>, takeover: Takeover) -> Response<AnyBody> {
+    fn stream_within(&self, response: Response<Body>, takeover: Takeover) -> Response<Answer> {
         let session = Session::start(&self.app, &self.lane, Sink::Fetched, takeover);
-        response.map(|_| AnyBody::Session(SessionBody::new(session)))
+        response.map(|_| Answer::session(SessionBody::new(session)))
     }
 
     /// Lets the routes answer; gives the takeover of a stream apart, if the answer is one. A poll
@@ -302,124 +275,5 @@ async fn watch(app: &App, shared: &Shared) {
         if late && !shared.busy.get() {
             return;
         }
-    }
-}
-
-/// Spawns hyper's tasks on the lane.
-#[derive(Clone, Copy)]
-struct OnLane;
-
-impl<F: Future + 'static> Executor<F> for OnLane {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
-    }
-}
-
-/// What is open on an HTTP/2 connection.
-#[derive(Default)]
-struct Streams {
-    open: Cell<usize>,
-    /// There was a request.
-    seen: Cell<bool>,
-    next: Cell<u64>,
-    /// When each request came whose answer is no event stream: an answer that nobody reads is
-    /// kept in memory.
-    plain: RefCell<BTreeMap<u64, Instant>>,
-}
-
-impl Streams {
-    fn oldest_plain(&self) -> Duration {
-        self.plain.borrow().values().next().map_or(Duration::ZERO, Instant::elapsed)
-    }
-}
-
-/// One open stream.
-struct Open {
-    streams: Rc<Streams>,
-    number: u64,
-}
-
-impl Open {
-    fn new(streams: &Rc<Streams>) -> Self {
-        let number = streams.next.get();
-        streams.next.set(number + 1);
-        streams.open.set(streams.open.get() + 1);
-        streams.seen.set(true);
-        streams.plain.borrow_mut().insert(number, Instant::now());
-        Self { streams: streams.clone(), number }
-    }
-
-    /// It is an event stream, which lasts.
-    fn is_stream(&self) {
-        self.streams.plain.borrow_mut().remove(&self.number);
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.streams.open.set(self.streams.open.get() - 1);
-        self.streams.plain.borrow_mut().remove(&self.number);
-    }
-}
-
-/// The body of an answer.
-enum AnyBody {
-    Plain(Body),
-    Session(SessionBody),
-}
-
-impl http_body::Body for AnyBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        match self.get_mut() {
-            Self::Plain(body) => Pin::new(body).poll_frame(cx),
-            Self::Session(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|it| it.map_err(|e| match e {}))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Plain(body) if body.is_end_stream())
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        match self {
-            Self::Plain(body) => body.size_hint(),
-            Self::Session(_) => http_body::SizeHint::default(),
-        }
-    }
-}
-
-/// A body that keeps its stream counted as open.
-struct Counted {
-    body: AnyBody,
-    _open: Open,
-}
-
-impl http_body::Body for Counted {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
     }
 }

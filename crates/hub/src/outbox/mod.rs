@@ -4,13 +4,20 @@
 //! waits in a bounded queue, and the session's task finishes it. Everything here happens on one
 //! thread, the lane's.
 
+mod queue;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
+use tidewire_protocol::Channel;
 use tokio::net::TcpStream;
+
+use crate::window::Gap;
+use crate::wire::Form;
+use queue::{Chunk, Queue, What};
 
 /// The most slices in one vectored write. More gains nothing: 64 small frames fill a packet.
 const MAX_SLICES: usize = 64;
@@ -50,6 +57,7 @@ pub enum Sink {
 /// The outbound side of one session.
 pub struct Outbox {
     sink: Sink,
+    form: Form,
     limits: OutboxLimits,
     queue: RefCell<Queue>,
     waker: Cell<Option<Waker>>,
@@ -57,39 +65,47 @@ pub struct Outbox {
     /// Bytes that the socket took, wrapping: shows whether there is any progress.
     written: Cell<u32>,
     dropped: Cell<u32>,
+    /// Messages that were given up since this was last asked for.
+    skipped: Cell<u32>,
     /// Several replies are about to be sent, and shall be written together.
     corked: Cell<bool>,
 }
 
-#[derive(Default)]
-struct Queue {
-    chunks: VecDeque<Chunk>,
-    /// What comes after [`Outbox::release`], until it was called.
-    held: Option<Vec<Chunk>>,
-    /// Of chunks and what is held together.
-    bytes: usize,
-    messages: usize,
-    /// The socket took the beginning of the first chunk; its rest must follow.
-    begun: bool,
+/// What bytes are, before they are queued.
+#[derive(Clone, Copy)]
+enum Kind<'a> {
+    Aside,
+    Fixed,
+    Live(&'a Channel, bool),
+    Gap(&'a Channel, &'a Gap),
 }
 
-struct Chunk {
-    bytes: Bytes,
-    messages: u32,
+impl Kind<'_> {
+    fn own(self) -> What {
+        match self {
+            Self::Aside => What::Aside,
+            Self::Fixed => What::Fixed,
+            Self::Live(channel, may_drop) => What::Live(channel.clone(), may_drop),
+            Self::Gap(channel, gap) => What::Gap(Box::new((channel.clone(), *gap))),
+        }
+    }
 }
 
 impl Outbox {
-    /// An empty one. While it is `held`, everything waits for [`Outbox::release`].
+    /// An empty one, of a session that wants this form. While it is `held`, everything waits for
+    /// [`Outbox::release`].
     #[must_use]
-    pub fn new(sink: Sink, limits: OutboxLimits, held: bool) -> Self {
+    pub fn new(sink: Sink, form: Form, limits: OutboxLimits, held: bool) -> Self {
         Self {
             sink,
+            form,
             limits,
-            queue: RefCell::new(Queue { held: held.then(Vec::new), ..Queue::default() }),
+            queue: RefCell::new(Queue { held: held.then(VecDeque::new), ..Queue::default() }),
             waker: Cell::new(None),
             failure: Cell::new(None),
             written: Cell::new(0),
             dropped: Cell::new(0),
+            skipped: Cell::new(0),
             corked: Cell::new(false),
         }
     }
@@ -103,25 +119,59 @@ impl Outbox {
     }
 
     /// Sends bytes that hold so many messages (0 for control frames): at once if nothing waits,
-    /// else behind what waits. Over the limit the session fails as slow. Never blocks.
+    /// else behind what waits. Over the limit the oldest messages that may be given up are, and
+    /// without any the session fails as slow. Never blocks.
     pub fn send(&self, bytes: &Bytes, messages: u32) {
+        self.put(bytes, messages, Kind::Fixed);
+    }
+
+    /// As [`Outbox::send`], for messages of a live channel. If they may be dropped, they are the
+    /// first to go when too much waits, and a gap is told in their place.
+    pub fn send_live(&self, bytes: &Bytes, messages: u32, channel: &Channel, may_drop: bool) {
+        self.put(bytes, messages, Kind::Live(channel, may_drop));
+    }
+
+    /// Tells of a gap, in the bytes that `encode` makes of it; merged with the one before if that
+    /// is not written yet and nothing of the channel lies between. `ids`: the bytes of this form
+    /// hold the places of all channels.
+    pub fn send_gap(
+        &self,
+        channel: &Channel,
+        gap: Gap,
+        ids: bool,
+        encode: impl FnOnce(&Gap) -> Bytes,
+    ) {
         let mut queue = self.queue.borrow_mut();
-        let Some(held) = &mut queue.held else {
+        let Some(chunk) = queue.merges_with(channel, &gap, ids) else {
             drop(queue);
-            return self.send_around(bytes, messages);
+            return self.put(&encode(&gap), 0, Kind::Gap(channel, &gap));
         };
-        if self.failure.get().is_none() {
-            held.push(Chunk { bytes: bytes.clone(), messages });
-            queue.bytes += bytes.len();
-            queue.messages += messages as usize;
-            drop(queue);
-            self.check_limits();
-        }
+        let What::Gap(told) = &mut chunk.what else { return };
+        told.1.cursor = gap.cursor;
+        chunk.bytes = encode(&told.1);
+        queue.recount();
     }
 
     /// As [`Outbox::send`], but before everything that is held back, as a head or a heartbeat must
     /// go.
     pub fn send_around(&self, bytes: &Bytes, messages: u32) {
+        self.put_around(bytes, messages, Kind::Aside);
+    }
+
+    fn put(&self, bytes: &Bytes, messages: u32, kind: Kind<'_>) {
+        let mut queue = self.queue.borrow_mut();
+        if queue.held.is_none() {
+            drop(queue);
+            return self.put_around(bytes, messages, kind);
+        }
+        if self.failure.get().is_none() {
+            queue.hold(Chunk { bytes: bytes.clone(), messages, what: kind.own() });
+            drop(queue);
+            self.check_limits();
+        }
+    }
+
+    fn put_around(&self, bytes: &Bytes, messages: u32, kind: Kind<'_>) {
         if self.failure.get().is_some() || bytes.is_empty() {
             return;
         }
@@ -134,7 +184,7 @@ impl Outbox {
             _ => 0,
         };
         if taken < bytes.len() {
-            self.enqueue(bytes, taken, messages);
+            self.enqueue(bytes, taken, messages, kind);
         }
     }
 
@@ -154,7 +204,7 @@ impl Outbox {
     /// Lets go of what was held back, with these bytes before it.
     pub fn release(&self, first: &Bytes) {
         let held = self.queue.borrow_mut().held.take();
-        self.send_around(first, 0);
+        self.put_around(first, 0, Kind::Fixed);
         if self.failure.get().is_none() {
             self.queue.borrow_mut().chunks.extend(held.into_iter().flatten());
         }
@@ -216,12 +266,7 @@ impl Outbox {
         if self.failure.get().is_some() {
             return Poll::Ready(None);
         }
-        let mut queue = self.queue.borrow_mut();
-        let Some(chunk) = queue.chunks.pop_front() else { return Poll::Pending };
-        queue.bytes -= chunk.bytes.len();
-        queue.messages -= chunk.messages as usize;
-        queue.begun = false;
-        queue.rest_when_empty();
+        let Some(chunk) = self.queue.borrow_mut().pop() else { return Poll::Pending };
         self.written.set(self.written.get().wrapping_add(chunk.bytes.len() as u32));
         Poll::Ready(Some(chunk.bytes))
     }
@@ -233,13 +278,7 @@ impl Outbox {
             return;
         }
         self.failure.set(Some(failure));
-        let mut queue = self.queue.borrow_mut();
-        let keep = usize::from(queue.begun && failure == Failure::Slow);
-        let held = queue.held.take().unwrap_or_default();
-        let dropped = queue.chunks.drain(keep..).chain(held).map(|chunk| chunk.messages).sum();
-        self.dropped.set(dropped);
-        queue.recount();
-        drop(queue);
+        self.dropped.set(self.queue.borrow_mut().clear(failure == Failure::Slow));
         self.wake();
     }
 
@@ -253,6 +292,11 @@ impl Outbox {
         self.dropped.get()
     }
 
+    /// Messages of live channels that were given up since this was last asked.
+    pub fn take_skipped(&self) -> u32 {
+        self.skipped.take()
+    }
+
     /// Puts last bytes behind the chunk that was begun, if any, past the limits and whatever
     /// failed: a close frame. [`Outbox::poll_drained`] writes them.
     pub fn send_last(&self, bytes: &Bytes) {
@@ -260,7 +304,7 @@ impl Outbox {
         if let Some(held) = queue.held.take() {
             queue.chunks.extend(held);
         }
-        queue.push(Chunk { bytes: bytes.clone(), messages: 0 });
+        queue.push(Chunk { bytes: bytes.clone(), messages: 0, what: What::Fixed });
     }
 
     /// Ready once everything is written, or cannot be.
@@ -309,7 +353,7 @@ impl Outbox {
         self.waker.set(Some(waker));
     }
 
-    fn enqueue(&self, bytes: &Bytes, taken: usize, messages: u32) {
+    fn enqueue(&self, bytes: &Bytes, taken: usize, messages: u32, kind: Kind<'_>) {
         let mut queue = self.queue.borrow_mut();
         let rest = bytes.slice(taken..);
         // Of a joined batch the part that was written does not count any more.
@@ -318,7 +362,7 @@ impl Outbox {
             some => some as u32,
         };
         queue.begun |= taken > 0;
-        queue.push(Chunk { bytes: rest, messages });
+        queue.push(Chunk { bytes: rest, messages, what: kind.own() });
         let waiting = queue.chunks.len();
         drop(queue);
         if self.corked.get() {
@@ -332,16 +376,22 @@ impl Outbox {
     }
 
     fn check_limits(&self) {
-        let queue = self.queue.borrow();
-        // A chunk costs some 60 bytes besides its own; small replies, too, must not add up.
-        let chunks = queue.chunks.len() + queue.held.as_ref().map_or(0, Vec::len);
-        if queue.bytes > self.limits.bytes
-            || queue.messages > self.limits.messages
-            || chunks > self.limits.messages.max(MIN_CHUNKS)
-        {
-            drop(queue);
-            self.fail(Failure::Slow);
+        let mut queue = self.queue.borrow_mut();
+        while self.is_over(&queue) {
+            let Some(messages) = queue.give_up_oldest(self.form) else {
+                drop(queue);
+                return self.fail(Failure::Slow);
+            };
+            self.skipped.set(self.skipped.get() + messages);
         }
+    }
+
+    fn is_over(&self, queue: &Queue) -> bool {
+        let limits = self.limits;
+        // A chunk costs some 70 bytes besides its own; small replies, too, must not add up.
+        queue.bytes > limits.bytes
+            || queue.messages > limits.messages
+            || queue.len() > limits.messages.max(MIN_CHUNKS)
     }
 
     fn write(&self, socket: &TcpStream, slices: &[IoSlice<'_>]) -> Result<usize, Failure> {
@@ -367,43 +417,6 @@ pub struct Progress {
     pub waiting: usize,
     /// Bytes that were written, wrapping.
     pub written: u32,
-}
-
-impl Queue {
-    fn push(&mut self, chunk: Chunk) {
-        self.bytes += chunk.bytes.len();
-        self.messages += chunk.messages as usize;
-        self.chunks.push_back(chunk);
-    }
-
-    fn advance(&mut self, mut taken: usize) {
-        self.bytes -= taken;
-        while let Some(first) = self.chunks.front_mut() {
-            if taken < first.bytes.len() {
-                first.bytes.advance(taken);
-                self.begun |= taken > 0;
-                return;
-            }
-            taken -= first.bytes.len();
-            self.messages -= first.messages as usize;
-            self.chunks.pop_front();
-            self.begun = false;
-        }
-        self.rest_when_empty();
-    }
-
-    /// An idle session owns no buffer.
-    fn rest_when_empty(&mut self) {
-        if self.chunks.is_empty() {
-            self.chunks = VecDeque::new();
-        }
-    }
-
-    fn recount(&mut self) {
-        self.bytes = self.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
-        self.messages = self.chunks.iter().map(|chunk| chunk.messages as usize).sum();
-        self.rest_when_empty();
-    }
 }
 
 fn failure_of(error: &io::Error) -> Failure {

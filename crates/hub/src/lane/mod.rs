@@ -4,31 +4,30 @@
 //! or shared. A lane takes all that waits for it in one turn, and writes each channel's messages
 //! of that turn at once.
 
+mod delivery;
+mod start;
+
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use hashbrown::HashMap;
 use slab::Slab;
-use tidewire_protocol::{Channel, Code, Cursor, SessionId};
+use tidewire_protocol::{Channel, Code, Cursor};
 use tokio::net::TcpStream;
 
-use crate::fanout::{Batch, Tally};
 use crate::hub::Hub;
 use crate::inbox::{ChannelKey, Inbox, Op, Ticket};
 use crate::lanes::SessionCount;
-use crate::outbox::Outbox;
-use crate::stored::{Begin, Start};
-use crate::sweep::Beat;
-use crate::window::Gap;
-use crate::wire::{Encoded, Form, Transport};
+use crate::members::{LaneChannel, Late, Member, Members};
+use crate::session::{Session, SessionSlot, Subscription};
+use crate::stored::Start;
+use start::{LateStart, STARTS_PER_TURN};
 
-/// Sockets written to before others get the thread: some 2 ms.
-const YIELD_AFTER: usize = 256;
 /// The shared buffer that sessions read into; none owns one while it is idle.
 const SCRATCH_BYTES: usize = 64 << 10;
 
@@ -43,60 +42,6 @@ pub struct LaneSettings {
     pub sse_heartbeat: usize,
 }
 
-/// A client's connection, as the lane sees it. Its methods are called on the lane's thread and, but
-/// for [`Session::beat`], do not call the lane back.
-pub trait Session {
-    /// Its name.
-    fn id(&self) -> SessionId;
-    /// The bytes it wants.
-    fn form(&self) -> Form;
-    /// Where they go.
-    fn outbox(&self) -> &Outbox;
-    /// The subscription holds; what is sent from now on follows. On a stored channel with how it
-    /// begins, whose backlog the lane sends.
-    fn subscribed(&self, channel: &Channel, begin: Option<&Begin>);
-    /// The subscription is at an end, or never began. The lane has forgotten it.
-    fn refused(&self, channel: &Channel, code: Code);
-    /// Messages may be missing here; on a stored channel, those between two places.
-    fn gap(&self, channel: &Channel, gap: Option<&Gap>);
-    /// Whether a backlog may be sent now; else it is behind, at the place where it begins.
-    fn takes_backlog(&self) -> bool;
-    /// The backlog did not fit into the outbox: the session goes on from this place with
-    /// [`Lane::go_on`] once that is empty.
-    fn is_behind(&self, channel: &Channel, place: Cursor);
-    /// Whether it follows the place of each message that it is sent.
-    fn tracks(&self) -> bool {
-        false
-    }
-    /// A message is about to be sent to a session that tracks: what goes before it.
-    fn before(&self, _message: &Encoded) -> Option<BytesMut> {
-        None
-    }
-    /// A message that is not for it was left out.
-    fn passed_over(&self, message: &Encoded);
-    /// The sweep passes by.
-    fn beat(&self, beat: Beat);
-    /// The node stops: come back in so many milliseconds. The session is ended then by
-    /// [`Session::end`].
-    fn shutdown(&self, reconnect: Duration);
-    /// The node stops now.
-    fn end(&self);
-}
-
-/// A session's place in its lane.
-#[derive(Debug)]
-pub struct SessionSlot(usize);
-
-/// A session's subscription to a channel.
-#[derive(Debug)]
-pub struct Subscription {
-    /// The channel.
-    pub channel: Channel,
-    key: ChannelKey,
-    member: usize,
-    ticket: Ticket,
-}
-
 /// The lane. It never leaves its thread.
 pub struct Lane {
     id: usize,
@@ -107,6 +52,12 @@ pub struct Lane {
     channels: RefCell<HashMap<ChannelKey, LaneChannel>>,
     /// Subscriptions that have not begun yet.
     pending: RefCell<HashMap<Ticket, Pending>>,
+    /// Beginnings that wait for a later turn, in order.
+    late: RefCell<VecDeque<LateStart>>,
+    /// Channels that a crowd has left.
+    sparse: RefCell<Vec<ChannelKey>>,
+    /// The channel whose subscribers are being written to.
+    writing_to: Cell<Option<ChannelKey>>,
     next_ticket: Cell<u64>,
     scratch: RefCell<Box<[u8]>>,
 }
@@ -115,22 +66,6 @@ pub struct Lane {
 #[derive(Default)]
 pub(crate) struct Registry {
     slab: Slab<Rc<dyn Session>>,
-}
-
-struct LaneChannel {
-    channel: Channel,
-    members: Slab<Member>,
-    /// Messages of this turn.
-    turn: Vec<Arc<Encoded>>,
-}
-
-struct Member {
-    session: Rc<dyn Session>,
-    ticket: Ticket,
-    /// What is published is written to it.
-    active: bool,
-    /// It was told that it is subscribed.
-    told: bool,
 }
 
 struct Pending {
@@ -165,6 +100,9 @@ impl Lane {
             sessions: RefCell::default(),
             channels: RefCell::default(),
             pending: RefCell::default(),
+            late: RefCell::default(),
+            sparse: RefCell::default(),
+            writing_to: Cell::new(None),
             next_ticket: Cell::new(0),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
         })
@@ -180,11 +118,10 @@ impl Lane {
     #[allow(clippy::needless_pass_by_value, reason = "a slot is given back once")]
     pub fn detach(&self, slot: SessionSlot) {
         let session = self.sessions.borrow_mut().slab.remove(slot.0);
-        let dropped = session.outbox().dropped();
-        if dropped > 0 {
-            let transport = session.form().transport();
-            self.hub.metrics.dropped.of(transport).increment(u64::from(dropped));
-        }
+        let (outbox, metrics) = (session.outbox(), &self.hub.metrics);
+        let transport = session.form().transport();
+        metrics.dropped.add(transport, outbox.dropped().into());
+        metrics.skipped.add(transport, outbox.take_skipped().into());
         self.count.remove();
     }
 
@@ -223,8 +160,11 @@ impl Lane {
         let mut channels = self.channels.borrow_mut();
         let here = channels.entry(key).or_insert_with(|| LaneChannel {
             channel: channel.clone(),
-            members: Slab::new(),
+            may_drop: self.hub.may_drop(channel),
+            born: ticket,
+            members: Members::default(),
             turn: Vec::new(),
+            late: Late::default(),
         });
         let member = here.members.insert(Member { session, ticket, active: false, told: false });
         let deadline = patience.map(|patience| Instant::now() + patience);
@@ -251,12 +191,38 @@ impl Lane {
         self.pending.borrow_mut().remove(&ticket);
         let mut channels = self.channels.borrow_mut();
         let here = channels.get_mut(&key)?;
-        here.members.get(member).filter(|found| found.ticket == ticket)?;
-        let removed = here.members.remove(member);
+        let removed = here.members.remove(member, ticket)?;
         if here.members.is_empty() {
             channels.remove(&key);
+        } else if here.members.is_sparse() && !here.members.noted_sparse {
+            here.members.noted_sparse = true;
+            self.sparse.borrow_mut().push(key);
         }
         Some(removed)
+    }
+
+    /// Gives back the memory of crowds that have left; called about once a second.
+    pub(crate) fn compact(&self) {
+        let mut channels = self.channels.borrow_mut();
+        self.sparse.borrow_mut().retain(|key| {
+            let Some(here) = channels.get_mut(key) else { return false };
+            // Its subscribers are being counted through.
+            if self.writing_to.get() == Some(*key) {
+                return true;
+            }
+            here.members.noted_sparse = false;
+            if here.members.is_sparse() {
+                here.members.compact();
+            }
+            false
+        });
+        let mut pending = self.pending.borrow_mut();
+        if channels.capacity() > 4 * channels.len().max(64) {
+            channels.shrink_to_fit();
+        }
+        if pending.capacity() > 4 * pending.len().max(64) {
+            pending.shrink_to_fit();
+        }
     }
 
     /// Tells each session when to come back, evenly spread over `time`, and ends it then.
@@ -286,13 +252,23 @@ impl Lane {
         let mut ops = Vec::new();
         let mut touched = Vec::new();
         loop {
-            inbox.take(&mut ops).await;
+            if self.late.borrow().is_empty() {
+                inbox.take(&mut ops).await;
+            } else {
+                inbox.try_take(&mut ops);
+            }
+            let mut starts = STARTS_PER_TURN;
             for op in ops.drain(..) {
                 match op {
                     Op::Deliver(key, message) => self.note(key, message, &mut touched),
                     Op::Start(key, ticket, begin) => {
+                        if starts == 0 || !self.late.borrow().is_empty() {
+                            self.start_later(key, ticket, begin);
+                            continue;
+                        }
+                        starts -= 1;
                         self.deliver(key).await;
-                        self.start(key, ticket, begin);
+                        self.start(key, ticket, begin, false);
                     }
                     Op::Gap(key, gap) => {
                         self.deliver(key).await;
@@ -306,136 +282,15 @@ impl Lane {
             for key in touched.drain(..) {
                 self.deliver(key).await;
             }
+            self.start_late(starts);
             // Under load the next turn is there already; the sessions' tasks get the thread first.
             tokio::task::yield_now().await;
         }
     }
 
-    /// Notes a message for the end of the turn.
-    fn note(&self, key: ChannelKey, message: Arc<Encoded>, touched: &mut Vec<ChannelKey>) {
-        if let Some(here) = self.channels.borrow_mut().get_mut(&key) {
-            if here.turn.is_empty() {
-                touched.push(key);
-            }
-            here.turn.push(message);
-        }
-    }
-
-    /// Writes the turn's messages of a channel to its subscribers.
-    async fn deliver(&self, key: ChannelKey) {
-        let turn = match self.channels.borrow_mut().get_mut(&key) {
-            Some(here) if !here.turn.is_empty() => std::mem::take(&mut here.turn),
-            _ => return,
-        };
-        let began = Instant::now();
-        let batch = Batch::new(turn);
-        let mut tally = Tally::default();
-        self.for_members(key, |session| batch.send(&**session, &mut tally)).await;
-        self.account(&batch, &tally, began);
-    }
-
-    fn account(&self, batch: &Batch, tally: &Tally, began: Instant) {
-        let metrics = &self.hub.metrics;
-        self.count_out(tally);
-        metrics.fanout.record(began.elapsed());
-        for one in batch.messages() {
-            metrics.delivery.record(one.message.timestamp.elapsed());
-        }
-    }
-
-    fn count_out(&self, tally: &Tally) {
-        let metrics = &self.hub.metrics;
-        for transport in Transport::ALL {
-            if tally.messages[transport as usize] > 0 {
-                metrics.messages_out.of(transport).increment(tally.messages[transport as usize]);
-                metrics.bytes_out.of(transport).increment(tally.bytes[transport as usize]);
-            }
-        }
-    }
-
-    /// Calls `act` for every subscriber whose subscription has begun, giving the thread to others
-    /// from time to time. Who leaves meanwhile is left out; slots stay where they are, and only
-    /// this task begins subscriptions, so that nobody is met twice.
-    async fn for_members(&self, key: ChannelKey, mut act: impl FnMut(&Rc<dyn Session>)) {
-        let mut next = 0;
-        loop {
-            {
-                let channels = self.channels.borrow();
-                let Some(here) = channels.get(&key) else { return };
-                let end = here.members.capacity().min(next + YIELD_AFTER);
-                for member in (next..end).filter_map(|slot| here.members.get(slot)) {
-                    if member.active {
-                        act(&member.session);
-                    }
-                }
-                if end == here.members.capacity() {
-                    return;
-                }
-                next = end;
-            }
-            tokio::task::yield_now().await;
-        }
-    }
-
-    fn start(&self, key: ChannelKey, ticket: Ticket, begin: Option<Box<Begin>>) {
-        let Some(pending) = self.pending.borrow_mut().remove(&ticket) else { return };
-        let mut channels = self.channels.borrow_mut();
-        let Some(here) = channels.get_mut(&key) else { return };
-        let Some(member) = here.members.get_mut(pending.member) else { return };
-        let told = std::mem::replace(&mut member.told, true);
-        let (session, channel) = (member.session.clone(), here.channel.clone());
-        drop(channels);
-        if !told {
-            session.subscribed(&channel, begin.as_deref());
-        } else if let Some(gap) = begin.as_ref().and_then(|begin| begin.gap.as_ref()) {
-            session.gap(&channel, Some(gap));
-        }
-        let Some(begin) = begin else { return self.activate(key, pending.member) };
-        if !session.takes_backlog() {
-            return session.is_behind(&channel, begin.place);
-        }
-        match self.send_backlog(&session, &begin) {
-            None => self.activate(key, pending.member),
-            Some(place) => session.is_behind(&channel, place),
-        }
-    }
-
-    fn activate(&self, key: ChannelKey, member: usize) {
-        let mut channels = self.channels.borrow_mut();
-        if let Some(member) = channels.get_mut(&key).and_then(|here| here.members.get_mut(member)) {
-            member.active = true;
-        }
-    }
-
-    /// Sends as much of a backlog as the outbox has room for, at least one message; gives the
-    /// place that was reached, if there is more.
-    fn send_backlog(&self, session: &Rc<dyn Session>, begin: &Begin) -> Option<Cursor> {
-        let (bytes, messages) = session.outbox().room();
-        let mut size = 0;
-        let fits = begin.backlog.iter().take(messages).take_while(|message| {
-            size += message.message.payload.len() + 256;
-            size <= bytes
-        });
-        let (now, later) = begin.backlog.split_at(fits.count().max(1).min(begin.backlog.len()));
-        if !now.is_empty() {
-            let mut tally = Tally::default();
-            let batch = Batch::new(now.to_vec());
-            batch.send(&**session, &mut tally);
-            self.count_out(&tally);
-        }
-        later.first().and_then(|_| now.last()).and_then(|last| last.cursor())
-    }
-
-    async fn gap(&self, key: ChannelKey, gap: Option<Gap>) {
-        let channel = self.channels.borrow().get(&key).map(|here| here.channel.clone());
-        if let Some(channel) = channel {
-            self.for_members(key, |session| session.gap(&channel, gap.as_ref())).await;
-        }
-    }
-
     fn refuse(&self, key: ChannelKey) {
-        let Some(here) = self.channels.borrow_mut().remove(&key) else { return };
-        for (_, member) in here.members {
+        let Some(mut here) = self.channels.borrow_mut().remove(&key) else { return };
+        for member in here.members.drain() {
             self.pending.borrow_mut().remove(&member.ticket);
             member.session.refused(&here.channel, Code::Unavailable);
         }
