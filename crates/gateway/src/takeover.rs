@@ -24,6 +24,8 @@ use tokio::net::TcpStream;
 pub(crate) struct Takeover {
     /// What the session wants to be written.
     pub(crate) form: Form,
+    /// Whether the client of a WebSocket may compress what it sends.
+    pub(crate) inflate: bool,
     /// The channels of its address, and where each begins.
     pub(crate) channels: Vec<(Channel, Start)>,
     /// Places that are carried along: those of the channels above replace them.

@@ -25,4 +25,4 @@ pub use outbox::{Failure, Outbox, OutboxLimits, Progress, Sink};
 pub use stored::{Action, Begin, Start, StoredChannel};
 pub use sweep::Beat;
 pub use window::{Gap, Offered, Repaired, Window, WindowLimits};
-pub use wire::{Encoded, Form, Transport};
+pub use wire::{Encoded, Form, Frames, Transport};

@@ -1,6 +1,7 @@
 //! `tidewire serve`: one node from its start to its end.
 
 use std::io::Write;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,11 +102,13 @@ fn settings(config: &Config, connections: usize) -> Settings {
         allowed: config.auth.allowed_origins.iter().map(|one| one.as_str().to_owned()).collect(),
         loopback: config.listen.is_loopback(),
     };
+    let threshold = u32::try_from(config.compression.threshold).ok().and_then(NonZeroU32::new);
     Settings {
         lanes: config.lane_count(),
         connections,
         subscriptions_per_session: limits.subscriptions_per_session,
         message_bytes: limits.frame_bytes,
+        compress_from: threshold.filter(|_| config.compression.websocket),
         outbox: OutboxLimits { bytes: limits.outbox_bytes, messages: limits.outbox_messages },
         publishes_in_flight: limits.publishes_in_flight,
         head_timeout: limits.head_timeout,

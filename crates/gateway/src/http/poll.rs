@@ -46,7 +46,7 @@ pub(crate) async fn poll(
     head.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if request.method() == Method::GET {
         let places = places.unwrap_or_default();
-        let takeover = Takeover { form: Form::Json, channels, places, wait };
+        let takeover = Takeover { form: Form::Json, inflate: false, channels, places, wait };
         response.extensions_mut().insert(takeover);
     }
     Ok(response)

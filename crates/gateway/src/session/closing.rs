@@ -37,6 +37,11 @@ impl End {
         close_code::UNSUPPORTED_DATA,
         "a binary frame; tidewire.json has text frames only",
     );
+    pub(crate) const TEXT: Self = Self::close(
+        Reason::Protocol,
+        close_code::UNSUPPORTED_DATA,
+        "a text frame; tidewire.msgpack has binary frames only",
+    );
     /// The connection is gone.
     pub(crate) const LOST: Self = Self { reason: Reason::Lost, close: None, answered: true };
     /// The connection is gone, as the kernel found out.

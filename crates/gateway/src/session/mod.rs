@@ -97,7 +97,7 @@ impl Session {
         sink: Sink,
         takeover: Takeover,
     ) -> Rc<Self> {
-        let Takeover { form, channels, places, wait: _ } = takeover;
+        let Takeover { form, channels, places, inflate: _, wait: _ } = takeover;
         let session = Rc::new(Self {
             id: SessionId::random(),
             form,
@@ -199,9 +199,9 @@ impl Session {
 
     fn encode(&self, reply: &Reply<'_>) -> Bytes {
         match self.form {
-            Form::WebSocketJson => {
-                codec::encode_with(codec::MessageKind::Text, 128, |out| reply.write_json(out))
-            }
+            Form::WebSocket(frames) => codec::encode_with(frames.kind(), 128, |out| {
+                frames.subprotocol.write_reply(reply, out);
+            }),
             Form::Sse(_) | Form::SseWithId(_) => {
                 let mut out = Vec::new();
                 events::write_control(reply, &mut out);
@@ -353,7 +353,7 @@ impl tidewire_hub::Session for Session {
         match self.form {
             Form::Sse(_) => !self.places.borrow().is_empty(),
             Form::Json => true,
-            Form::WebSocketJson | Form::SseWithId(_) => false,
+            Form::WebSocket(_) | Form::SseWithId(_) => false,
         }
     }
 

@@ -13,9 +13,9 @@ use super::{ERROR_SECONDS, End, MAX_ERRORS, Session, State};
 use crate::publish::{Done, Publishing};
 
 impl Session {
-    /// Acts on one text message.
-    pub(super) fn handle(self: &Rc<Self>, text: &str) {
-        match ClientFrame::parse_json(text) {
+    /// Acts on one frame of the client, or refuses it.
+    pub(super) fn handle(self: &Rc<Self>, frame: Result<ClientFrame, FrameError>) {
+        match frame {
             Ok(ClientFrame { id, request }) => match request {
                 Request::Subscribe { channel, cursor, rewind } => {
                     self.subscribe_to(id, &channel, cursor.as_deref(), rewind);

@@ -30,6 +30,7 @@ pub(crate) struct Config {
     pub(crate) broker: Broker,
     pub(crate) auth: Auth,
     pub(crate) limits: Limits,
+    pub(crate) compression: Compression,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) drain: Drain,
     pub(crate) log: Log,
@@ -75,6 +76,14 @@ pub(crate) struct Limits {
     pub(crate) body_timeout: Duration,
 }
 
+/// `[compression]`
+#[derive(Clone, Debug)]
+pub(crate) struct Compression {
+    pub(crate) websocket: bool,
+    /// In bytes.
+    pub(crate) threshold: usize,
+}
+
 /// `[heartbeat]`
 #[derive(Clone, Debug)]
 pub(crate) struct Heartbeat {
@@ -115,6 +124,7 @@ impl Default for Config {
             broker: Broker::default(),
             auth: Auth::default(),
             limits: Limits::default(),
+            compression: Compression::default(),
             heartbeat: Heartbeat::default(),
             drain: Drain { time: 15 * SECOND },
             log: Log::default(),
@@ -152,6 +162,12 @@ impl Default for Limits {
             head_timeout: 10 * SECOND,
             body_timeout: 10 * SECOND,
         }
+    }
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        Self { websocket: false, threshold: 512 }
     }
 }
 
@@ -197,6 +213,7 @@ impl Config {
         self.broker.walk(v);
         self.auth.walk(v);
         self.limits.walk(v);
+        self.compression.walk(v);
         self.heartbeat.walk(v);
         v.table(Path::new(["drain"]), "How the node stops.");
         v.key("time", "When the node is told to stop, its sessions are sent away evenly over this time, so that their reconnects do not arrive all at once.", &mut Time(&mut self.drain.time, Duration::ZERO..=10 * MINUTE));
@@ -288,6 +305,18 @@ impl Limits {
             "body_timeout",
             "By then the body of a request must be there.",
             &mut Time(&mut self.body_timeout, 100 * MS..=5 * MINUTE),
+        );
+    }
+}
+
+impl Compression {
+    fn walk(&mut self, v: &mut dyn Visitor) {
+        v.table(Path::new(["compression"]), "Fewer bytes for clients that offer it.");
+        v.key("websocket", "Agrees to `permessage-deflate`, and compresses messages once for all subscribers of the node. It saves more than half of the bytes of longer JSON and costs the CPU time of some further deliveries per message, so it pays where a message has many subscribers or bytes are dear.", &mut Switch(&mut self.websocket));
+        v.key(
+            "threshold",
+            "Messages from this size on are compressed, if that makes them smaller.",
+            &mut Size(&mut self.threshold, 64..=16 * MIB),
         );
     }
 }
