@@ -31,8 +31,7 @@ fuzz_target!(|data: &[u8]| {
 
 /// `deflate` says whether the client may compress.
 fn decode(stream: &[u8], lengths: &[u8], deflate: bool) -> Outcome {
-    let mut decoder =
-        if deflate { Decoder::with_deflate(LIMIT) } else { Decoder::new(LIMIT) };
+    let mut decoder = if deflate { Decoder::with_deflate(LIMIT) } else { Decoder::new(LIMIT) };
     let mut outcome = Outcome::default();
     let mut rest = stream;
     for &length in lengths {

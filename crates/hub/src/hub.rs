@@ -19,6 +19,7 @@ use tidewire_protocol::{Channel, Cursor, Message, Namespaces, Timestamp};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use crate::conflate::{Interval, Intervals};
 use crate::inbox::{ChannelKey, Inbox, Op, Ticket};
 use crate::metrics::Metrics;
 use crate::stored::{Action, Start, StoredChannel};
@@ -54,6 +55,7 @@ pub struct Hub {
     room: Arc<Notify>,
     broker: Arc<dyn Broker>,
     settings: HubSettings,
+    intervals: Intervals,
     pub(crate) metrics: Metrics,
     /// For the reads, which outlast the call that begins them.
     me: Weak<Self>,
@@ -81,6 +83,8 @@ struct Entry {
     listed_idle: bool,
     /// Its window, on a stored channel.
     stored: Option<Box<StoredChannel>>,
+    /// The interval under way, on a live channel that is conflated.
+    interval: Option<Box<Interval>>,
 }
 
 /// A channel with subscribers, as operators see it.
@@ -108,6 +112,7 @@ impl Hub {
             lanes,
             room,
             broker,
+            intervals: Intervals::new(&settings.namespaces, me, &runtime),
             settings,
             metrics,
             me: me.clone(),
@@ -358,6 +363,46 @@ impl Hub {
         }
     }
 
+    /// Delivers a message of a live channel, now or at the end of its interval.
+    fn live(&self, namespace: usize, entry: &mut Entry, message: Arc<Encoded>) {
+        if !self.intervals.has(namespace) {
+            return self.to_lanes(entry, || Op::Deliver(entry.key, message.clone()));
+        }
+        let Some(interval) = &mut entry.interval else {
+            entry.interval = Some(Box::default());
+            self.intervals.begin(namespace, &entry.channel, entry.key);
+            return self.to_lanes(entry, || Op::Deliver(entry.key, message.clone()));
+        };
+        if interval.put(message) {
+            self.metrics.superseded[namespace].increment(1);
+        }
+        if interval.is_full() {
+            self.flush(entry);
+        }
+    }
+
+    /// A channel's interval is over. With something to deliver, the next one begins.
+    pub(crate) fn interval_ends(&self, channel: &Channel, key: ChannelKey) {
+        let mut shard = self.shard(channel.as_str()).lock();
+        let Some(entry) = shard.channels.get_mut(channel).filter(|entry| entry.key == key) else {
+            return;
+        };
+        if self.flush(entry) {
+            self.intervals.begin(self.settings.namespaces.index(channel), channel, key);
+        } else {
+            entry.interval = None;
+        }
+    }
+
+    /// Delivers what waits in the channel's interval; false if nothing does.
+    fn flush(&self, entry: &mut Entry) -> bool {
+        let waiting = entry.interval.as_mut().map(|it| it.take()).unwrap_or_default();
+        for message in &waiting {
+            self.to_lanes(entry, || Op::Deliver(entry.key, message.clone()));
+        }
+        !waiting.is_empty()
+    }
+
     fn to_lanes(&self, entry: &Entry, op: impl Fn() -> Op) {
         for (lane, _) in &entry.lanes {
             self.lanes[*lane].push(op());
@@ -387,6 +432,7 @@ impl Entry {
             channel,
             key,
             stored,
+            interval: None,
             confirmed: false,
             waiting: HashSet::new(),
             lanes: SmallVec::new(),
@@ -430,8 +476,7 @@ impl Events for Hub {
         let is_stored = message.stored.is_some();
         let message = Arc::new(Encoded::new(channel.clone(), message));
         if !is_stored && entry.stored.is_none() {
-            self.to_lanes(entry, || Op::Deliver(entry.key, message.clone()));
-            return;
+            return self.live(namespace, entry, message);
         }
         // What comes with a place is handled as stored, whatever this node's rules say.
         let rules = self.settings.namespaces.rules(namespace);
@@ -460,6 +505,7 @@ impl Events for Hub {
         let mut shard = self.shard(channel.as_str()).lock();
         if let Some(entry) = shard.channels.get_mut(channel) {
             if entry.stored.is_none() {
+                self.flush(entry);
                 self.to_lanes(entry, || Op::Gap(entry.key, None));
             }
             // Who came while the link was down begins behind the gap, and misses nothing. A stored

@@ -5,6 +5,7 @@
 //! The gateway puts sessions in and takes them out; the broker hands messages in. Nothing here
 //! knows of HTTP or Redis.
 
+mod conflate;
 mod fanout;
 mod hub;
 mod inbox;

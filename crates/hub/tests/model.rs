@@ -207,7 +207,7 @@ impl World {
         let rules = NamespaceRules {
             history_size: 10_000,
             history_ttl: Duration::from_secs(1_000_000),
-            log: false,
+            ..NamespaceRules::default()
         };
         let limits = WindowLimits { messages: window, bytes: 1 << 20 };
         Self {

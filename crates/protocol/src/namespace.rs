@@ -13,6 +13,9 @@ pub struct NamespaceRules {
     pub history_size: usize,
     /// For how long they are kept after the last one.
     pub history_ttl: Duration,
+    /// Deliver only the newest message of each event in each interval of this length. Live
+    /// channels alone.
+    pub conflate: Option<Duration>,
     /// Log every message of the namespace (for finding faults; off by default).
     pub log: bool,
 }
@@ -20,7 +23,12 @@ pub struct NamespaceRules {
 impl Default for NamespaceRules {
     /// Stored: 100 messages, 5 minutes. Safe unless one opts out.
     fn default() -> Self {
-        Self { history_size: 100, history_ttl: Duration::from_secs(300), log: false }
+        Self {
+            history_size: 100,
+            history_ttl: Duration::from_secs(300),
+            conflate: None,
+            log: false,
+        }
     }
 }
 
@@ -87,7 +95,7 @@ impl Namespaces {
     }
 
     /// The names in the order of their numbers.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
         self.rules.iter().map(|(name, _)| &**name)
     }
 }

@@ -110,6 +110,8 @@ pub(crate) struct Log {
 pub(crate) struct Namespace {
     pub(crate) history_size: usize,
     pub(crate) history_ttl: Duration,
+    /// Zero: everything is delivered.
+    pub(crate) conflate: Duration,
     pub(crate) log: bool,
 }
 
@@ -179,7 +181,7 @@ impl Default for Heartbeat {
 
 impl Default for Namespace {
     fn default() -> Self {
-        Self { history_size: 100, history_ttl: 5 * MINUTE, log: false }
+        Self { history_size: 100, history_ttl: 5 * MINUTE, conflate: Duration::ZERO, log: false }
     }
 }
 
@@ -195,6 +197,7 @@ impl Config {
         let rules = |namespace: &Namespace| NamespaceRules {
             history_size: namespace.history_size,
             history_ttl: namespace.history_ttl,
+            conflate: Some(namespace.conflate).filter(|length| !length.is_zero()),
             log: namespace.log,
         };
         let default = self.namespaces.get("default").map(rules).unwrap_or_default();
@@ -371,6 +374,7 @@ impl Namespace {
             "For how long they are kept after the last one.",
             &mut Time(&mut self.history_ttl, SECOND..=30 * DAY),
         );
+        v.key("conflate", "Live channels only (`history_size = 0`): of the messages of one event that come within so long, the newest alone is delivered, at the end of that time; the first after a pause at once. For state of which only the last counts, such as `50ms` for positions or prices. 0s: every message is delivered.", &mut Time(&mut self.conflate, Duration::ZERO..=10 * SECOND));
         v.key("log", "Logs every message of the namespace at level `info`. For finding a fault; payloads are not logged.", &mut Switch(&mut self.log));
     }
 }

@@ -13,6 +13,7 @@ pub(super) fn check(config: &Config, origins: &BTreeMap<Path, Origin>) -> Result
     let mut rules = Rules { origins, problems: Vec::new() };
     rules.exposure(config);
     rules.bounds(config);
+    rules.conflation(config);
     ConfigError::unless_empty(rules.problems)
 }
 
@@ -83,6 +84,22 @@ impl Rules<'_> {
             given,
             &text,
         );
+    }
+
+    /// Leaving messages out of a stored channel would be a loss that nobody is told of.
+    fn conflation(&mut self, config: &Config) {
+        for (name, namespace) in &config.namespaces {
+            let size = format!("namespaces.{name}.history_size");
+            let text = format!(
+                "only a live namespace can leave messages out, and {size} is {} ({}); set it to \
+                0, or conflate to 0s",
+                namespace.history_size,
+                self.whence(&size)
+            );
+            let wrong = !namespace.conflate.is_zero() && namespace.history_size > 0;
+            let given = show_time(namespace.conflate);
+            self.forbid(wrong, &format!("namespaces.{name}.conflate"), given, &text);
+        }
     }
 
     fn forbid(&mut self, wrong: bool, key: &str, given: String, text: &str) {
