@@ -68,6 +68,8 @@ impl Gateway {
             websocket_heartbeat: whole_seconds(settings.websocket_heartbeat),
             websocket_grace: whole_seconds(settings.pong_timeout),
             sse_heartbeat: whole_seconds(settings.sse_heartbeat),
+            // Where compression is not agreed on, nobody asks.
+            compress_from: settings.compress_from.unwrap_or(usize::MAX),
         };
         let lanes = Lanes::start(settings.lanes, broker.clone(), hub, lane)?;
         broker.start(lanes.hub().clone());

@@ -30,6 +30,9 @@ pub struct Settings {
     pub subscriptions_per_session: usize,
     /// The most bytes of a client's frame, of a message and of an HTTP body.
     pub message_bytes: usize,
+    /// Messages from so many bytes on are compressed for WebSocket clients that offer it. Not set:
+    /// compression is not agreed on.
+    pub compress_from: Option<usize>,
     /// What may wait for a client before it counts as slow.
     pub outbox: OutboxLimits,
     /// Publishes of one session that wait for the broker at a time; it is not read from beyond.
@@ -83,6 +86,7 @@ impl Default for Settings {
             bytes_per_second: 0,
             subscriptions_per_session: 128,
             message_bytes: 64 << 10,
+            compress_from: None,
             outbox: OutboxLimits { bytes: 1 << 20, messages: 1_024 },
             publishes_in_flight: 64,
             head_timeout: Duration::from_secs(10),

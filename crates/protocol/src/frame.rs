@@ -181,7 +181,7 @@ impl ClientFrame {
     /// # Errors
     /// Says what is wrong with it, with the frame's id where one could be read.
     pub fn parse_json(text: &str) -> Result<Self, FrameError> {
-        let mut fields = Fields::parse(text).map_err(|e| FrameError {
+        let fields = Fields::parse(text).map_err(|e| FrameError {
             id: None,
             code: Code::BadFrame,
             message: match e {
@@ -189,6 +189,11 @@ impl ClientFrame {
                 FieldsError::NotObject => "the frame is no JSON object".to_owned(),
             },
         })?;
+        Self::of(fields)
+    }
+
+    /// The frame that these members make.
+    pub(crate) fn of(mut fields: Fields<'_>) -> Result<Self, FrameError> {
         let id = frame_id(&mut fields)?;
         match request(fields) {
             Ok(request) => Ok(Self { id, request }),

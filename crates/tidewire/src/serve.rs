@@ -133,7 +133,7 @@ fn broker(config: &Config) -> anyhow::Result<Arc<dyn Broker>> {
 }
 
 fn settings(config: &Config, connections: usize) -> anyhow::Result<Settings> {
-    let Config { limits, heartbeat, .. } = config;
+    let Config { limits, heartbeat, compression, .. } = config;
     let origins = Origins {
         allowed: config.auth.allowed_origins.iter().map(|one| one.as_str().to_owned()).collect(),
         // Who must log in is not let in by where a page is from.
@@ -151,6 +151,7 @@ fn settings(config: &Config, connections: usize) -> anyhow::Result<Settings> {
         bytes_per_second,
         subscriptions_per_session: limits.subscriptions_per_session,
         message_bytes: limits.frame_bytes,
+        compress_from: compression.websocket.then_some(compression.threshold),
         outbox: OutboxLimits { bytes: limits.outbox_bytes, messages: limits.outbox_messages },
         publishes_in_flight: limits.publishes_in_flight,
         window_bytes: limits.window_bytes,

@@ -54,8 +54,8 @@ pub(crate) async fn poll(
     head.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if request.method() == Method::GET {
         let places = places.unwrap_or_default();
-        let takeover =
-            Takeover { form: Form::Json, caller, channels, denied: Vec::new(), places, wait };
+        let (form, inflate, denied) = (Form::Json, false, Vec::new());
+        let takeover = Takeover { form, inflate, caller, channels, denied, places, wait };
         response.extensions_mut().insert(takeover);
     }
     Ok(response)

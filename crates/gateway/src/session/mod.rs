@@ -111,7 +111,7 @@ impl Session {
         sink: Sink,
         takeover: Takeover,
     ) -> Rc<Self> {
-        let Takeover { form, caller, channels, denied, places, wait: _ } = takeover;
+        let Takeover { form, caller, channels, denied, places, inflate: _, wait: _ } = takeover;
         let (login, channels) = Login::new(caller, channels);
         let session = Rc::new(Self {
             id: SessionId::random(),
@@ -260,6 +260,7 @@ impl End {
 pub(crate) fn retry_millis() -> u64 {
     fastrand::u64(1_000..3_000)
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;

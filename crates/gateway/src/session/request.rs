@@ -14,12 +14,16 @@ use crate::metrics::Limit;
 use crate::publish::{Done, Publishing};
 
 impl Session {
-    /// Acts on one text message.
-    pub(super) fn handle(self: &Rc<Self>, text: &str) {
-        if !self.keeps_pace(text) {
+    /// Acts on one frame of the client, of so many bytes, or refuses it.
+    pub(super) fn handle(self: &Rc<Self>, frame: Result<ClientFrame, FrameError>, bytes: usize) {
+        let id = match &frame {
+            Ok(frame) => frame.id.as_ref(),
+            Err(error) => error.id.as_ref(),
+        };
+        if !self.keeps_pace(id, bytes) {
             return;
         }
-        match ClientFrame::parse_json(text) {
+        match frame {
             Ok(ClientFrame { id, request }) if self.login.is_pending() => match request {
                 Request::Auth { token } => self.auth(id, token),
                 _ => self.must_log_in(id.as_ref()),

@@ -38,6 +38,7 @@ pub(crate) struct Config {
     pub(crate) broker: Broker,
     pub(crate) auth: Auth,
     pub(crate) limits: Limits,
+    pub(crate) compression: Compression,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) drain: Drain,
     pub(crate) log: Log,
@@ -87,6 +88,14 @@ pub(crate) struct Limits {
     pub(crate) body_timeout: Duration,
 }
 
+/// `[compression]`
+#[derive(Clone, Debug)]
+pub(crate) struct Compression {
+    pub(crate) websocket: bool,
+    /// In bytes.
+    pub(crate) threshold: usize,
+}
+
 /// `[heartbeat]`
 #[derive(Clone, Debug)]
 pub(crate) struct Heartbeat {
@@ -113,6 +122,8 @@ pub(crate) struct Log {
 pub(crate) struct Namespace {
     pub(crate) history_size: usize,
     pub(crate) history_ttl: Duration,
+    /// Zero: everything is delivered.
+    pub(crate) conflate: Duration,
     pub(crate) log: bool,
     pub(crate) when_slow: WhenSlow,
     /// Absent: `anyone` in open mode, else `granted`.
@@ -136,6 +147,7 @@ impl Default for Config {
             broker: Broker::default(),
             auth: Auth::default(),
             limits: Limits::default(),
+            compression: Compression::default(),
             heartbeat: Heartbeat::default(),
             drain: Drain { time: 15 * SECOND },
             log: Log::default(),
@@ -186,6 +198,12 @@ impl Default for Limits {
     }
 }
 
+impl Default for Compression {
+    fn default() -> Self {
+        Self { websocket: false, threshold: 512 }
+    }
+}
+
 impl Default for Heartbeat {
     fn default() -> Self {
         Self { websocket: 25 * SECOND, pong: 10 * SECOND, sse: 15 * SECOND }
@@ -197,6 +215,7 @@ impl Default for Namespace {
         Self {
             history_size: 100,
             history_ttl: 5 * MINUTE,
+            conflate: Duration::ZERO,
             log: false,
             when_slow: WhenSlow::Close,
             subscribe: None,
@@ -247,6 +266,7 @@ impl Config {
         let rules = |namespace: &Namespace| NamespaceRules {
             history_size: namespace.history_size,
             history_ttl: namespace.history_ttl,
+            conflate: Some(namespace.conflate).filter(|length| !length.is_zero()),
             log: namespace.log,
             when_slow: namespace.when_slow,
         };
@@ -266,6 +286,7 @@ impl Config {
         self.broker.walk(v);
         self.auth.walk(v);
         self.limits.walk(v);
+        self.compression.walk(v);
         self.heartbeat.walk(v);
         v.table(Path::new(["drain"]), "How the node stops.");
         v.key("time", "When the node is told to stop, its sessions are sent away evenly over this time, so that their reconnects do not arrive all at once.", &mut Time(&mut self.drain.time, Duration::ZERO..=10 * MINUTE));
@@ -331,7 +352,7 @@ impl Limits {
         v.key("trusted_proxies", "The networks of the proxies in front, such as `172.16.0.0/12`: what they say about where a client is, is believed; what anybody else says is not.", &mut Many(&mut self.trusted_proxies));
         v.key("forwarded_header", "The header in which they say it. The other one, which a client may have written, is not looked at.", &mut Text(&mut self.forwarded_header));
         v.key("frames_per_second", "How many frames one WebSocket may send in a second, with a burst of twice that. One more is answered with `too_fast` and not acted on; ten such errors in ten seconds end the session. 0: no limit. Not set: 100 where logging in is required; no limit in open mode.", &mut Number(&mut self.frames_per_second, 0..=1_000_000));
-        v.key("bytes_per_second", "How many bytes of messages, in the same way. Must be at least `frame_bytes`. Not set: 1 MiB (or `frame_bytes`, if that is more) where logging in is required; no limit in open mode.", &mut MaybeSize(&mut self.bytes_per_second, KIB..=1024 * MIB));
+        v.key("bytes_per_second", "How many bytes of messages, in the same way; a compressed one counts as long as it is uncompressed. Must be at least `frame_bytes`. Not set: 1 MiB (or `frame_bytes`, if that is more) where logging in is required; no limit in open mode.", &mut MaybeSize(&mut self.bytes_per_second, KIB..=1024 * MIB));
         v.key(
             "subscriptions_per_session",
             "How many channels one session may be subscribed to.",
@@ -363,6 +384,18 @@ impl Limits {
             "body_timeout",
             "By then the body of a request must be there.",
             &mut Time(&mut self.body_timeout, 100 * MS..=5 * MINUTE),
+        );
+    }
+}
+
+impl Compression {
+    fn walk(&mut self, v: &mut dyn Visitor) {
+        v.table(Path::new(["compression"]), "Fewer bytes for clients that offer it.");
+        v.key("websocket", "Agrees to `permessage-deflate`, and compresses messages once for all subscribers of the node. It saves more than half of the bytes of longer JSON and costs the CPU time of some further deliveries per message, so it pays where a message has many subscribers or bytes are dear.", &mut Switch(&mut self.websocket));
+        v.key(
+            "threshold",
+            "Messages from this size on are compressed, if that makes them smaller.",
+            &mut Size(&mut self.threshold, 64..=16 * MIB),
         );
     }
 }
@@ -417,6 +450,7 @@ impl Namespace {
             "For how long they are kept after the last one.",
             &mut Time(&mut self.history_ttl, SECOND..=30 * DAY),
         );
+        v.key("conflate", "Live channels only (`history_size = 0`): of the messages of one event that come within so long, the newest alone is delivered, at the end of that time; the first after a pause at once. For state of which only the last counts, such as `50ms` for positions or prices. 0s: every message is delivered.", &mut Time(&mut self.conflate, Duration::ZERO..=10 * SECOND));
         v.key("when_slow", "What becomes of a subscriber that does not read as fast as it is written to. `close`: its session is closed as `slow`, and may come back and resume. `drop_oldest`: it loses the oldest messages of the namespace that wait for it, and is told with a `gap`; only where nothing is kept (`history_size = 0`).", &mut Text(&mut self.when_slow));
         v.key("log", "Logs every message of the namespace at level `info`. For finding a fault; payloads are not logged.", &mut Switch(&mut self.log));
         v.key("subscribe", "Who may subscribe: `anyone`; `user`, everyone who has logged in; `granted`, whose token grants it; `nobody`, no user. An API key is not bound by this but by its own patterns. Not set: `anyone` in open mode, else `granted`.", &mut Maybe(&mut self.subscribe));

@@ -129,20 +129,27 @@ impl Rules<'_> {
         );
     }
 
-    /// Nothing of a stored channel is lost to who can resume.
+    /// Nothing of a stored channel is lost to who can resume; what a live one leaves out is.
     fn namespaces(&mut self, config: &Config) {
-        for (name, namespace) in &config.namespaces {
-            let wrong = namespace.when_slow == WhenSlow::DropOldest && namespace.history_size > 0;
+        let stored = config.namespaces.iter().filter(|(_, rules)| rules.history_size > 0);
+        for (name, namespace) in stored {
             let size = format!("namespaces.{name}.history_size");
+            let kept = format!("{size} is {} ({})", namespace.history_size, self.whence(&size));
             let text = format!(
-                "must be \"close\" where messages are kept: {size} is {} ({}), and whoever is \
-                closed there resumes and loses nothing; for live channels, which may lose \
-                messages, write history_size = 0",
-                namespace.history_size,
-                self.whence(&size)
+                "must be \"close\" where messages are kept: {kept}, and whoever is closed there \
+                resumes and loses nothing; for live channels, which may lose messages, write \
+                history_size = 0"
             );
+            let drops = namespace.when_slow == WhenSlow::DropOldest;
             let key = format!("namespaces.{name}.when_slow");
-            self.forbid(wrong, &key, "\"drop_oldest\"".to_owned(), &text);
+            self.forbid(drops, &key, "\"drop_oldest\"".to_owned(), &text);
+            let text = format!(
+                "only a live namespace can leave messages out, and {kept}; set it to 0, or \
+                conflate to 0s"
+            );
+            let key = format!("namespaces.{name}.conflate");
+            let given = show_time(namespace.conflate);
+            self.forbid(!namespace.conflate.is_zero(), &key, given, &text);
         }
     }
 

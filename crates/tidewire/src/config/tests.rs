@@ -121,6 +121,12 @@ fn what_is_wrong_is_told_with_key_value_bounds_and_place() {
         ("namespaces.room.history_size = 10001", "must be a whole number from 0 to 10000"),
         ("namespaces.room.history_ttl = \"0s\"", "must be a time from 1s to"),
         ("namespaces.room.when_slow = \"drop\"", "must be \"close\" or \"drop_oldest\""),
+        ("namespaces.room.conflate = \"11s\"", "must be a time from 0s to 10s"),
+        (
+            "namespaces.room.conflate = \"50ms\"",
+            "only a live namespace can leave messages out, and namespaces.room.history_size is 100 \
+            (the default)",
+        ),
         ("[namespaces.\"a b\"]\nlog = true", "namespaces.\"a b\": is no name of a namespace"),
         ("[namespaces.\"a:b\"]", "namespaces.\"a:b\": is no name of a namespace"),
         ("namespaces.\"\".log = true", "namespaces.\"\": is no name of a namespace"),

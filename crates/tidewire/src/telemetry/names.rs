@@ -48,6 +48,12 @@ const METRICS: &[(&str, Kind, Unit, &str)] = &[
         Unit::Count,
         "Messages published through this node, or taken from plain Redis publishes (source, namespace)",
     ),
+    (
+        "tidewire_conflated_messages_total",
+        Counter,
+        Unit::Count,
+        "Messages of a live namespace that were left out for a newer one of their event (namespace)",
+    ),
     ("tidewire_messages_received_total", Counter, Unit::Count, "Messages received from the broker"),
     (
         "tidewire_messages_out_total",
