@@ -114,10 +114,7 @@ impl Step<'_> {
         match (asked, recovered) {
             (None, None) => {}
             (Some(asked), Some(true)) => {
-                // Before the first message every node has a name of its own for the one place.
-                let is_first = |cursor: Cursor| cursor.id.is_before_first();
-                let renamed = is_first(place) && is_first(asked) && place.life == asked.life;
-                if place != asked && !renamed {
+                if place != asked && !is_renamed(asked, place) {
                     let what = format!("recovered, asked for {asked} and was put at {place}");
                     self.note(Rule::Start, &what);
                 }
@@ -161,6 +158,8 @@ impl Step<'_> {
         if next.life != place.life {
             let what = format!("{next} follows {place} in a new life without a gap");
             self.note(Rule::SilentLoss, &what);
+        } else if is_renamed(place, next) {
+            // It stays where it is.
         } else if next.id == place.id {
             self.note(Rule::Once, &format!("{next} comes twice"));
         } else if next.id < place.id {
@@ -238,6 +237,12 @@ impl Step<'_> {
             self.note(Rule::NeedlessGap, &what);
         }
     }
+}
+
+/// Before the first message of a life every node has a name of its own for the one place.
+fn is_renamed(one: Cursor, other: Cursor) -> bool {
+    let are_first = one.id.is_before_first() && other.id.is_before_first();
+    are_first && one.life == other.life && one != other
 }
 
 /// Those who do not have the last message, nor were told.
