@@ -1,11 +1,14 @@
-// The test of nginx/: first its rules against scripted nodes, then streams with real ones.
+// The test of nginx/: first its rules against scripted nodes, then streams with real ones, a
+// rolling restart under load.
 // Run by scripts/nginx-test.
 
 import { main } from './harness.mjs';
 import { nodes } from './nginx-nodes.mjs';
+import { rolling } from './nginx-rolling.mjs';
 import { rules } from './nginx-rules.mjs';
 
 main(async () => {
   await rules();
   await nodes();
+  await rolling();
 });
