@@ -120,12 +120,12 @@ function eventParser(inbox) {
 }
 
 /** Opens an SSE stream over HTTP/1.1; resolves at its head. */
-export function sse(base, path) {
+export function sse(base, path, headers = {}) {
   const url = new URL(base);
   const inbox = new Inbox();
   return new Promise((resolve, reject) => {
     const send = url.protocol === 'https:' ? https.request : http.request;
-    const sent = send({ host: url.hostname, port: url.port, path, agent: false, ...tls });
+    const sent = send({ host: url.hostname, port: url.port, path, headers, agent: false, ...tls });
     sent.on('error', (error) => {
       inbox.close(error.code ?? error.message);
       reject(error);

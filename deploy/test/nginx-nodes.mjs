@@ -1,41 +1,10 @@
 // nginx in front of three real nodes that share a real Redis: streams arrive as they are
 // published, survive a reload, and land on another node when theirs is gone.
 
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { numbered, publish, request, sse, sseOverHttp2, webSocket } from './clients.mjs';
-import { atEnd, check, ensure, freePort, same, start, stop, until } from './harness.mjs';
+import { connections, startNode, startNodes, startRedis } from './cluster.mjs';
+import { check, ensure, same, stop, until } from './harness.mjs';
 import { startNginx } from './nginx-process.mjs';
-
-const binary = process.env.TIDEWIRE_BIN
-  ?? fileURLToPath(new URL('../../target/debug/tidewire', import.meta.url));
-
-async function startRedis() {
-  const port = await freePort();
-  const folder = mkdtempSync(join(tmpdir(), 'tidewire-redis-'));
-  atEnd(() => rmSync(folder, { recursive: true, force: true }));
-  start('redis-server', ['--port', port, '--bind', '127.0.0.1', '--save', '', '--dir', folder]);
-  return `redis://127.0.0.1:${port}`;
-}
-
-async function startNode(redis, ports) {
-  const [listen, admin] = ports;
-  const child = start(binary, ['serve', '--listen', `127.0.0.1:${listen}`, '--admin', `127.0.0.1:${admin}`, '--redis', redis]);
-  const node = { port: listen, ports, child, direct: `http://127.0.0.1:${listen}`, admin: `http://127.0.0.1:${admin}` };
-  await until(`node on ${listen} is ready`, async () => {
-    if (child.exitCode !== null) throw new Error(`it ended: ${child.output}`);
-    return (await request(node.admin, '/readyz')).status === 200;
-  });
-  return node;
-}
-
-// How many clients a node holds, by its own count.
-async function connections(node) {
-  const { text } = await request(node.admin, '/metrics');
-  return [...text.matchAll(/^tidewire_connections\{.*\} (\d+)/gm)].reduce((sum, [, n]) => sum + Number(n), 0);
-}
 
 // A key by which nginx chooses this node: the one whose count rises is it.
 async function keyOf(base, node) {
@@ -54,10 +23,8 @@ async function keyOf(base, node) {
 const welcome = (item) => item.type === 'welcome' || item.event === 'tidewire:welcome';
 
 export async function nodes() {
-  ensure(existsSync(binary), `${binary} is missing: cargo build -p tidewire`);
   const redis = await startRedis();
-  const all = [];
-  for (let n = 0; n < 3; n += 1) all.push(await startNode(redis, [await freePort(), await freePort()]));
+  const all = await startNodes(redis, 3);
   const nginx = await startNginx(all.map((node) => node.port));
   const keys = [];
   for (const node of all) keys.push(await keyOf(nginx.plain, node));

@@ -9,13 +9,16 @@ use anyhow::Context;
 use tempfile::TempDir;
 use tidewire_testkit::{Gateway, Proxy, RedisServer, free_port};
 
-use crate::plan::Plan;
+use crate::plan::{Mode, Plan};
+use crate::standby::Standby;
 
 /// Redis, the links of the nodes to it, and a copy of its data.
 pub(crate) struct Storage {
     pub(crate) redis: RedisServer,
     /// By node.
     pub(crate) links: Vec<Proxy>,
+    /// The replica for which acks wait, if they do.
+    pub(crate) standby: Option<Standby>,
     data: TempDir,
     copy: TempDir,
 }
@@ -32,6 +35,7 @@ pub(crate) struct Node {
     number: usize,
     listen: SocketAddr,
     redis: SocketAddr,
+    mode: Mode,
     logs: PathBuf,
     starts: usize,
 }
@@ -39,7 +43,11 @@ pub(crate) struct Node {
 const APPEND_ONLY: &str = "appendonlydir";
 
 /// Starts a Redis and so many nodes; their logs go into the folder.
-pub(crate) async fn start(count: usize, logs: &Path) -> anyhow::Result<(Storage, Serving)> {
+pub(crate) async fn start(
+    count: usize,
+    mode: Mode,
+    logs: &Path,
+) -> anyhow::Result<(Storage, Serving)> {
     let (data, copy) = (tempfile::tempdir()?, tempfile::tempdir()?);
     let folder = data.path().to_str().context("a folder's name")?.to_owned();
     let redis = RedisServer::with(&[
@@ -48,7 +56,7 @@ pub(crate) async fn start(count: usize, logs: &Path) -> anyhow::Result<(Storage,
         "--appendonly",
         "yes",
         "--appendfsync",
-        "everysec",
+        mode.append_fsync(),
         // A rewrite would change files while they are copied.
         "--auto-aof-rewrite-percentage",
         "0",
@@ -61,30 +69,32 @@ pub(crate) async fn start(count: usize, logs: &Path) -> anyhow::Result<(Storage,
         "0",
     ])
     .await;
+    // Before anything is stored: the first replica begins a new life.
+    let standby = match mode {
+        Mode::Standby => Some(Standby::of(redis.addr()).await?),
+        Mode::Usual | Mode::Trust => None,
+    };
     let (mut links, mut nodes, mut fronts) = (vec![], vec![], vec![]);
     for number in 0..count {
         let link = Proxy::start(redis.addr()).await;
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         fronts.push(Proxy::start(listen).await);
-        nodes.push(Node::start(number, listen, link.addr(), logs.to_owned()).await);
+        let process = launch(listen, link.addr(), mode).await;
+        let (redis, logs) = (link.addr(), logs.to_owned());
+        nodes.push(Node { process, number, listen, redis, mode, logs, starts: 1 });
         links.push(link);
     }
     for node in &nodes {
         node.process.wait_ready(200).await;
     }
-    Ok((Storage { redis, links, data, copy }, Serving { nodes, fronts }))
+    Ok((Storage { redis, links, standby, data, copy }, Serving { nodes, fronts }))
 }
 
 impl Node {
-    async fn start(number: usize, listen: SocketAddr, redis: SocketAddr, logs: PathBuf) -> Self {
-        let process = launch(listen, redis).await;
-        Self { process, number, listen, redis, logs, starts: 1 }
-    }
-
     /// Starts it again after its process has ended.
     pub(crate) async fn restart(&mut self) -> std::io::Result<()> {
         self.keep_log()?;
-        self.process = launch(self.listen, self.redis).await;
+        self.process = launch(self.listen, self.redis, self.mode).await;
         self.starts += 1;
         Ok(())
     }
@@ -96,9 +106,9 @@ impl Node {
     }
 }
 
-async fn launch(listen: SocketAddr, redis: SocketAddr) -> Gateway {
+async fn launch(listen: SocketAddr, redis: SocketAddr, mode: Mode) -> Gateway {
     // It may have no Redis just now, and must start all the same.
-    let gateway = Gateway::builder().config(Plan::config()).redis(format!("redis://{redis}"));
+    let gateway = Gateway::builder().config(Plan::config(mode)).redis(format!("redis://{redis}"));
     gateway.env("TIDEWIRE_LISTEN", listen.to_string()).unready().start().await
 }
 

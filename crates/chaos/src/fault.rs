@@ -95,6 +95,10 @@ async fn apply_to_storage(
         Kind::RedisStop => storage.redis.pause(),
         Kind::RedisRestart | Kind::RedisEmpty | Kind::RedisRollback => storage.redis.kill().await,
         Kind::Promotion => return fail_over(shared, storage, fault).await,
+        Kind::StandbyStop | Kind::StandbyKill | Kind::Takeover => {
+            let standby = storage.standby.as_mut().context("there is no replica")?;
+            return standby.suffer(shared, &mut storage.redis, fault).await;
+        }
         Kind::OutputLimit => {
             command(shared, &["CONFIG", "SET", OUTPUT_LIMIT, "pubsub 256kb 128kb 1"]).await?;
             link.stall(Direction::Down);
@@ -144,11 +148,11 @@ async fn apply_to_storage(
 
 /// The replica is the master for a while; then the old one is back, without what came after it.
 async fn fail_over(shared: &Shared, storage: &mut Storage, fault: Fault) -> anyhow::Result<()> {
-    let replica = Replica::of(shared.redis).await?;
+    let mut replica = Replica::of(shared.redis).await?;
     storage.redis.kill().await;
     replica.promote(shared).await?;
     sleep(fault.hold).await;
-    replica.end().await?;
+    replica.kill().await?;
     storage.redis.restart().await;
     Ok(())
 }

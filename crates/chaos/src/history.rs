@@ -77,6 +77,8 @@ pub(crate) enum Event {
     Welcome { reader: ReaderNo, session: String },
     /// The session ends.
     Close { reader: ReaderNo, why: String },
+    /// The session was asked for with an id that nobody can read.
+    Garbage { reader: ReaderNo },
     /// A subscription begins.
     Start {
         reader: ReaderNo,
@@ -108,6 +110,9 @@ pub(crate) enum Event {
         hole: bool,
         entries: Vec<Entry>,
     },
+    /// Redis has died, and this is what the replica has that takes its place, of a life: the ids on
+    /// a stored channel.
+    Heir { channel: ChannelNo, life: u32, entries: Vec<EntryId> },
     /// The last messages of all, which every reader must see or be told of.
     Final { channel: ChannelNo, message: MessageNo, cursor: Option<Cursor> },
 }
@@ -224,6 +229,7 @@ fn to_json(plan: &Plan, event: &Event) -> Value {
             json!({"open": via.as_str(), "reader": reader, "node": node})
         }
         Event::Welcome { reader, session } => json!({"welcome": session, "reader": reader}),
+        Event::Garbage { reader } => json!({"garbage": true, "reader": reader}),
         Event::Close { reader, why } => json!({"close": why, "reader": reader}),
         Event::Start { reader, channel, asked, place: at, recovered } => json!({
             "start": name(channel), "reader": reader, "asked": place(asked), "cursor": place(at),
@@ -249,6 +255,10 @@ fn to_json(plan: &Plan, event: &Event) -> Value {
                 .collect();
             json!({"scan": name(channel), "began": began, "life": format!("{life:06x}"),
                 "hole": hole, "entries": entries})
+        }
+        Event::Heir { channel, life, entries } => {
+            let entries: Vec<_> = entries.iter().map(EntryId::to_string).collect();
+            json!({"heir": name(channel), "life": format!("{life:06x}"), "entries": entries})
         }
         Event::Final { channel, message, cursor } => json!({
             "final": message, "channel": name(channel), "cursor": place(cursor),

@@ -18,6 +18,7 @@ mod report;
 mod round;
 mod schedule;
 mod shared;
+mod standby;
 mod witness;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ use anyhow::Context;
 use clap::Parser;
 
 use check::Rule;
+use plan::Mode;
 use report::Report;
 use round::{Outcome, Settings};
 
@@ -55,6 +57,15 @@ struct Cli {
     /// How many publishers.
     #[arg(long, default_value_t = 16)]
     publishers: usize,
+    /// Redis writes everything down before it answers, and loses nothing: the nodes trust it, and
+    /// no restart may be told as a gap.
+    #[arg(long)]
+    trust: bool,
+    /// For how many replicas an ack waits. With 1 there is one, which at times stops, and at times
+    /// takes over: it must have what was acknowledged.
+    #[arg(long, default_value_t = 0, conflicts_with = "trust",
+          value_parser = clap::value_parser!(u8).range(0..=1))]
+    wait_replicas: u8,
     /// Where histories and logs of rounds with violations are kept.
     #[arg(long, default_value = "target/chaos")]
     keep: PathBuf,
@@ -64,6 +75,16 @@ struct Cli {
     /// Keeps those of every round.
     #[arg(long)]
     keep_all: bool,
+}
+
+impl Cli {
+    const fn mode(&self) -> Mode {
+        match (self.trust, self.wait_replicas) {
+            (true, _) => Mode::Trust,
+            (false, 0) => Mode::Usual,
+            (false, _) => Mode::Standby,
+        }
+    }
 }
 
 /// What a round takes beside its storm, about.
@@ -99,7 +120,8 @@ async fn run(cli: &Cli) -> anyhow::Result<usize> {
         let storm = length.saturating_sub(OVERHEAD).max(Duration::from_secs(5));
         let (nodes, readers, publishers) = (cli.nodes, cli.readers, cli.publishers);
         let only = cli.only.clone();
-        let settings = Settings { seed, storm, nodes, readers, publishers, only };
+        let mode = cli.mode();
+        let settings = Settings { seed, mode, storm, nodes, readers, publishers, only };
         let folder = cli.keep.join(format!("seed-{seed}"));
         std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         let began = Instant::now();
@@ -146,7 +168,8 @@ fn tell(
     say(&format!("  by rule: {printed:?}"));
     say(&format!("  history and logs: {}", path.display()));
     let minutes = (settings.storm + OVERHEAD).as_secs_f32() / 60.0;
-    say(&format!("  again: scripts/chaos --seed {seed} --minutes {minutes:.2}"));
+    let flags = settings.mode.flags();
+    say(&format!("  again: scripts/chaos --seed {seed} --minutes {minutes:.2}{flags}"));
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! A failover: a replica whose clock runs behind becomes the master, on the master's port.
+//! Replicas whose clocks run behind, and their promotion: one becomes the master, on its port.
 //!
 //! The clock is set back by a small library that is loaded before the C library; where there is no
 //! C compiler, the replica's clock is right.
@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context;
+use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 use tidewire_testkit::free_port;
 use tokio::process::{Child, Command};
@@ -77,19 +78,24 @@ impl Replica {
     }
 
     async fn is_in_step(&self) -> anyhow::Result<bool> {
-        let mut redis = client(self.addr, PATIENCE).await?;
+        let mut redis = self.connect().await?;
         let about: String = redis::cmd("INFO").arg("replication").query_async(&mut redis).await?;
         Ok(about.contains("master_link_status:up"))
     }
 
-    /// Ends it; then its port is free.
-    pub(crate) async fn end(mut self) -> std::io::Result<()> {
+    /// A connection to it.
+    pub(crate) async fn connect(&self) -> anyhow::Result<MultiplexedConnection> {
+        client(self.addr, PATIENCE).await
+    }
+
+    /// Kills it; then its port is free.
+    pub(crate) async fn kill(&mut self) -> std::io::Result<()> {
         self.process.kill().await
     }
 
     /// Makes it the master, on the port of the one that has died.
     pub(crate) async fn promote(&self, shared: &Shared) -> anyhow::Result<()> {
-        let mut redis = client(self.addr, PATIENCE).await?;
+        let mut redis = self.connect().await?;
         redis::cmd("REPLICAOF").arg("NO").arg("ONE").exec_async(&mut redis).await?;
         let port = shared.redis.port();
         let mut take = redis::cmd("CONFIG");

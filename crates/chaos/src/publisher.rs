@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::history::{Event, MessageNo, Via};
 use crate::http::{self, Request};
 use crate::message;
-use crate::plan::ChannelNo;
+use crate::plan::{ChannelNo, Mode};
 use crate::shared::{Phase, Shared, WebSocket, connect};
 
 /// By then an attempt has failed. More than the gateway's own time-out.
@@ -94,8 +94,9 @@ impl Publisher {
         let message = self.shared.next_message();
         let padding = if self.rng.u8(..) < 8 { 4_000 } else { self.rng.usize(..200) };
         let payload = message::payload(message, padding);
-        // A backend and a gateway's client are different publishers: retries stay with one.
-        let direct = self.rng.u8(..5) == 0;
+        // A backend and a gateway's client are different publishers: retries stay with one. What a
+        // backend publishes waits for no replica.
+        let direct = self.rng.u8(..5) == 0 && self.shared.plan.mode != Mode::Standby;
         let shared = self.shared.clone();
         let exclude = (self.rng.u8(..6) == 0).then(|| shared.some_session(&mut self.rng)).flatten();
         let draft = Draft { channel, message, payload, exclude };

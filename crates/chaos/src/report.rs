@@ -16,6 +16,8 @@ pub(crate) struct Report {
     attempts: usize,
     acked: usize,
     duplicates: usize,
+    refused: usize,
+    unknown: usize,
     sessions: BTreeMap<&'static str, usize>,
     delivered: usize,
     passed: usize,
@@ -47,6 +49,8 @@ impl Report {
                 self.acked += 1;
                 self.duplicates += usize::from(*duplicate);
             }
+            Event::Refused { certain: true, .. } => self.refused += 1,
+            Event::Refused { certain: false, .. } => self.unknown += 1,
             Event::Open { via, .. } => *self.sessions.entry(via.as_str()).or_default() += 1,
             Event::Message { .. } => self.delivered += 1,
             Event::Position { .. } => self.passed += 1,
@@ -57,6 +61,7 @@ impl Report {
             Event::Gap { after, place, .. } => {
                 let why = match (after, place) {
                     (Some(after), Some(place)) if after.life == place.life => "trimmed",
+                    (None, Some(_)) => "after an unreadable id",
                     (_, Some(_)) => "in a new life",
                     _ => "on live channels",
                 };
@@ -82,6 +87,8 @@ impl fmt::Display for Report {
             ("  attempts", self.attempts),
             ("  acknowledged", self.acked),
             ("  acknowledged as duplicates", self.duplicates),
+            ("  refused, not stored", self.refused),
+            ("  of unknown outcome", self.unknown),
             ("entries seen in Redis", self.scanned),
         ] {
             writeln!(f, "{name:<28} {count:>9}")?;

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::check::{Violation, check};
 use crate::cluster::{self, Serving, Storage};
 use crate::history::{Event, ReaderNo, Record, now};
-use crate::plan::{ChannelNo, Plan};
+use crate::plan::{ChannelNo, Mode, Plan};
 use crate::publisher::Publisher;
 use crate::reader::Reader;
 use crate::schedule::Row;
@@ -22,6 +22,7 @@ use crate::{fault, witness};
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) seed: u64,
+    pub(crate) mode: Mode,
     pub(crate) storm: Duration,
     pub(crate) nodes: usize,
     pub(crate) readers: usize,
@@ -50,13 +51,14 @@ type Followed = Vec<(ReaderNo, Vec<ChannelNo>)>;
 
 /// Plays a round; logs go into the folder.
 pub(crate) async fn play(settings: &Settings, logs: &Path) -> anyhow::Result<Outcome> {
-    let (storage, serving) = cluster::start(settings.nodes, logs).await?;
+    let (storage, serving) = cluster::start(settings.nodes, settings.mode, logs).await?;
     let fronts = serving.fronts.iter().map(|front| front.addr()).collect();
-    let shared = Arc::new(Shared::new(Plan::standard(), fronts, storage.redis.addr()));
+    let plan = Plan::standard(settings.mode);
+    let shared = Arc::new(Shared::new(plan, fronts, storage.redis.addr()));
     let (readers, followed) = start_readers(&shared, settings);
     let publishers = start_publishers(&shared, settings);
     let witness = tokio::spawn(witness::run(shared.clone()));
-    let stores = Row::storage(settings.seed, settings.nodes).only(&settings.only);
+    let stores = Row::storage(settings.seed, settings.nodes, settings.mode).only(&settings.only);
     let serves = Row::serving(settings.seed, settings.nodes).only(&settings.only);
     let storage = tokio::spawn(fault::storage(shared.clone(), storage, stores));
     let serving = tokio::spawn(fault::serving(shared.clone(), serving, serves));

@@ -7,6 +7,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::plan::Mode;
+
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Kind {
@@ -65,13 +67,19 @@ pub(crate) enum Kind {
     ClientsDelay,
     /// A third of the readers stop reading.
     ReadersPause,
+    /// The replica whose word acks wait for stops, and goes on.
+    StandbyStop,
+    /// It is killed, and another one comes.
+    StandbyKill,
+    /// Redis is killed, and the replica takes its place for good.
+    Takeover,
 }
 
 use Kind::{
     Burst, ClientPause, ClientsCut, ClientsDelay, ClientsHalf, ClientsReset, ClientsStall,
     DebugSleep, Flush, FunctionFlush, LinkCut, LinkDelay, LinkHalfDown, LinkHalfUp, LinkReset,
     LinkStall, NodeKill, NodeStop, NodeTerm, OutputLimit, Promotion, PubSubKill, ReadersPause,
-    RedisEmpty, RedisRestart, RedisRollback, RedisStop,
+    RedisEmpty, RedisRestart, RedisRollback, RedisStop, StandbyKill, StandbyStop, Takeover,
 };
 
 /// The cards of Redis and the links to it.
@@ -98,6 +106,42 @@ const STORAGE: [Kind; 21] = [
     Promotion,
     Flush,
 ];
+/// The cards of a Redis that loses nothing.
+const TRUSTED: [Kind; 16] = [
+    LinkCut,
+    LinkReset,
+    LinkStall,
+    LinkStall,
+    LinkHalfUp,
+    LinkHalfDown,
+    LinkDelay,
+    PubSubKill,
+    ClientPause,
+    RedisStop,
+    OutputLimit,
+    Burst,
+    FunctionFlush,
+    RedisRestart,
+    RedisRestart,
+    RedisRestart,
+];
+/// The cards of a Redis with a replica whose word acks wait for.
+const REPLICATED: [Kind; 14] = [
+    LinkCut,
+    LinkStall,
+    LinkHalfUp,
+    LinkHalfDown,
+    PubSubKill,
+    ClientPause,
+    DebugSleep,
+    FunctionFlush,
+    StandbyStop,
+    StandbyStop,
+    StandbyKill,
+    Takeover,
+    Takeover,
+    Takeover,
+];
 /// The cards of the nodes and the links to them.
 const SERVING: [Kind; 12] = [
     NodeKill,
@@ -121,7 +165,7 @@ impl Kind {
     /// backlog), one with its promotion, and one with the old master's return.
     pub(crate) const fn lives(self) -> usize {
         match self {
-            RedisRestart | RedisEmpty | RedisRollback | Flush => 1,
+            RedisRestart | RedisEmpty | RedisRollback | Flush | Takeover => 1,
             Promotion => 3,
             _ => 0,
         }
@@ -175,9 +219,14 @@ pub(crate) struct Row {
 
 impl Row {
     /// The row of Redis and the links to it.
-    pub(crate) fn storage(seed: u64, nodes: usize) -> Self {
+    pub(crate) fn storage(seed: u64, nodes: usize, mode: Mode) -> Self {
         let rng = fastrand::Rng::with_seed(seed);
-        Self { cards: STORAGE.to_vec(), deck: vec![], nodes, rng }
+        let cards = match mode {
+            Mode::Usual => STORAGE.to_vec(),
+            Mode::Trust => TRUSTED.to_vec(),
+            Mode::Standby => REPLICATED.to_vec(),
+        };
+        Self { cards, deck: vec![], nodes, rng }
     }
 
     /// The row of the nodes and the links to them.
@@ -218,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_seed_is_a_schedule() {
-        let draw = |seed| Row::storage(seed, 3).take(50).collect::<Vec<_>>();
+        let draw = |seed| Row::storage(seed, 3, Mode::Usual).take(50).collect::<Vec<_>>();
         assert_eq!(draw(7), draw(7));
         assert_ne!(draw(7), draw(8));
         assert!(draw(7).iter().all(|fault| fault.node < 3));
@@ -226,10 +275,23 @@ mod tests {
 
     #[test]
     fn every_kind_comes_before_a_deck_is_shuffled_anew() {
-        let kinds: BTreeSet<_> = Row::storage(1, 3).take(STORAGE.len()).map(|f| f.kind).collect();
-        assert_eq!(kinds, STORAGE.into_iter().collect());
+        for (mode, cards) in [
+            (Mode::Usual, &STORAGE[..]),
+            (Mode::Trust, &TRUSTED[..]),
+            (Mode::Standby, &REPLICATED[..]),
+        ] {
+            let drawn = Row::storage(1, 3, mode).take(cards.len()).map(|fault| fault.kind);
+            let kinds: BTreeSet<_> = cards.iter().copied().collect();
+            assert_eq!(drawn.collect::<BTreeSet<_>>(), kinds);
+        }
         let kinds: BTreeSet<_> = Row::serving(1, 3).take(SERVING.len()).map(|f| f.kind).collect();
         assert_eq!(kinds, SERVING.into_iter().collect());
         assert_eq!(NodeKill.to_string(), "node_kill");
+    }
+
+    #[test]
+    fn where_nothing_is_lost_no_life_begins_but_by_a_restart() {
+        let begins = TRUSTED.into_iter().filter(|kind| kind.lives() > 0);
+        assert!(begins.into_iter().all(|kind| kind == RedisRestart));
     }
 }

@@ -52,19 +52,27 @@ pub(crate) async fn look(
         // The life and the entries of one instant.
         let mut pipe = redis::pipe();
         pipe.atomic();
-        pipe.cmd("FCALL_RO").arg("tidewire_read").arg(1).arg(&name);
-        pipe.arg("").arg("").arg(1).arg(1);
+        pipe.add_command(read(&name));
         pipe.cmd("XRANGE").arg(format!("{{{name}}}:h")).arg("-").arg("+");
         let (about, entries): (Value, Vec<Value>) = pipe.query_async(redis).await?;
-        let life = match &about {
-            Value::Array(parts) => parts.first().and_then(text),
-            _ => None,
-        };
-        let life = life.and_then(|life| Incarnation::parse(&life)).context("no life")?.tag();
+        let life = life(&about).context("no life")?;
         let entries: Vec<_> = entries.iter().filter_map(entry).collect();
         tell(shared, marks, channel, life, began, entries);
     }
     Ok(())
+}
+
+/// What asks in which life a channel is.
+pub(crate) fn read(name: &str) -> redis::Cmd {
+    let mut read = redis::cmd("FCALL_RO");
+    read.arg("tidewire_read").arg(1).arg(name).arg("").arg("").arg(1).arg(1);
+    read
+}
+
+/// The life in the answer.
+pub(crate) fn life(about: &Value) -> Option<u32> {
+    let Value::Array(parts) = about else { return None };
+    Some(Incarnation::parse(&text(parts.first()?)?)?.tag())
 }
 
 fn tell(
@@ -91,7 +99,7 @@ fn tell(
 }
 
 /// An entry of `XRANGE`: its id and its one field, the head (the predecessor first) and the body.
-fn entry(value: &Value) -> Option<Entry> {
+pub(crate) fn entry(value: &Value) -> Option<Entry> {
     let Value::Array(parts) = value else { return None };
     let [id, Value::Array(fields)] = &parts[..] else { return None };
     let [head, Value::BulkString(body)] = &fields[..] else { return None };

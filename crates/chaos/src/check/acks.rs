@@ -42,6 +42,7 @@ pub(super) fn check(plan: &Plan, records: &[Record], known: &Known, verdict: &mu
         }
     }
     false_acks(records, verdict);
+    lost_acks(plan, records, verdict);
 }
 
 #[derive(Default)]
@@ -83,6 +84,28 @@ fn false_acks(records: &[Record], verdict: &mut Verdict) {
         let Some(seen) = seen.get(&(*channel, cursor.life)) else { continue };
         if !seen.entries.contains(&cursor.id) && seen.should_hold(*cursor, record.at) {
             let what = format!("message {message} was acked as {}, and is not there", cursor.id);
+            verdict.note(Rule::FalseAck, number, what);
+        }
+    }
+}
+
+/// Acks of messages that the replica did not have which took over, of what it still kept.
+fn lost_acks(plan: &Plan, records: &[Record], verdict: &mut Verdict) {
+    let mut heirs: HashMap<(ChannelNo, u32), &[EntryId]> = HashMap::new();
+    for record in records {
+        if let Event::Heir { channel, life, entries } = &record.event {
+            heirs.insert((*channel, *life), entries);
+        }
+    }
+    for (number, record) in records.iter().enumerate() {
+        let Event::Ack { message, channel, cursor: Some(cursor), .. } = &record.event else {
+            continue;
+        };
+        let Some(entries) = heirs.get(&(*channel, cursor.life)) else { continue };
+        let is_trimmed = entries.first().is_some_and(|first| cursor.id < *first);
+        if !is_trimmed && entries.binary_search(&cursor.id).is_err() {
+            let (id, name) = (cursor.id, plan.name(*channel));
+            let what = format!("message {message} on {name} was acked as {id}, not on the replica");
             verdict.note(Rule::FalseAck, number, what);
         }
     }

@@ -7,7 +7,7 @@ use tidewire_protocol::{Cursor, EntryId};
 
 use super::{Rule, Verdict};
 use crate::history::{Event, MessageNo, Record};
-use crate::plan::{ChannelNo, Plan};
+use crate::plan::{ChannelNo, Mode, Plan};
 
 /// A channel in one life of the data.
 type Life = (ChannelNo, u32);
@@ -111,7 +111,10 @@ impl Known {
             Event::Fault { kind, begins: true, .. } => kind.lives(),
             _ => 0,
         };
-        let explained = 1 + records.iter().map(lives).sum::<usize>();
+        let explained = match plan.mode {
+            Mode::Trust => 1,
+            Mode::Usual | Mode::Standby => 1 + records.iter().map(lives).sum::<usize>(),
+        };
         for (channel, lives) in &self.lives {
             if lives.len() > explained {
                 let name = plan.name(*channel);

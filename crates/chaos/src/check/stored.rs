@@ -4,7 +4,7 @@
 //! place, and nothing that is known to be stored may lie between where it was and where it is,
 //! unless a gap said so.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tidewire_protocol::{Cursor, EntryId};
 
@@ -12,7 +12,7 @@ use super::excluded::Excluded;
 use super::known::Known;
 use super::{Rule, Verdict};
 use crate::history::{Event, MessageNo, ReaderNo, Record};
-use crate::plan::{ChannelNo, Plan};
+use crate::plan::{ChannelNo, Mode, Plan};
 
 /// The clocks of readers and Redis are one; what is stored in the same instant may count or not.
 const SLACK_MS: u64 = 5;
@@ -28,7 +28,8 @@ struct Walk {
 
 #[derive(Clone, Copy)]
 struct Owed {
-    after: Cursor,
+    /// None after an id that could not be read.
+    after: Option<Cursor>,
     place: Cursor,
 }
 
@@ -40,6 +41,8 @@ pub(super) fn check(
     verdict: &mut Verdict,
 ) {
     let mut walks: HashMap<(ReaderNo, ChannelNo), Walk> = HashMap::new();
+    // Who came with an id that cannot be read.
+    let mut unread: HashSet<ReaderNo> = HashSet::new();
     for (number, record) in records.iter().enumerate() {
         let (reader, channel) = match &record.event {
             Event::Start { reader, channel, .. }
@@ -47,7 +50,12 @@ pub(super) fn check(
             | Event::Message { reader, channel, .. }
             | Event::Gap { reader, channel, .. }
             | Event::Position { reader, channel, .. } => (*reader, *channel),
+            Event::Garbage { reader } => {
+                unread.insert(*reader);
+                continue;
+            }
             Event::Close { reader, .. } => {
+                unread.remove(reader);
                 let of = walks.iter_mut().filter(|((walker, _), _)| walker == reader);
                 of.for_each(|(_, walk)| walk.end());
                 continue;
@@ -57,11 +65,22 @@ pub(super) fn check(
         let Some(kept) = plan.channels[channel].kept else { continue };
         let walk = walks.entry((reader, channel)).or_default();
         let who = format!("reader {reader} on {}", plan.name(channel));
-        let mut step =
-            Step { known, excluded, reader, channel, kept, number, at: record.at, verdict, who };
+        let mut step = Step {
+            plan,
+            known,
+            excluded,
+            reader,
+            channel,
+            kept,
+            number,
+            at: record.at,
+            verdict,
+            who,
+        };
         match &record.event {
             Event::Start { asked, place, recovered, .. } => {
-                step.start(walk, *asked, *place, *recovered);
+                let asked = if unread.contains(&reader) { Asked::Garbage } else { (*asked).into() };
+                step.start(walk, asked, *place, *recovered);
             }
             Event::Stop { .. } => walk.end(),
             Event::Message { place, .. } => step.message(walk, *place),
@@ -80,8 +99,23 @@ impl Walk {
     }
 }
 
+/// With what a subscription was asked for.
+#[derive(Debug, Clone, Copy)]
+enum Asked {
+    Nothing,
+    Place(Cursor),
+    Garbage,
+}
+
+impl From<Option<Cursor>> for Asked {
+    fn from(place: Option<Cursor>) -> Self {
+        place.map_or(Self::Nothing, Self::Place)
+    }
+}
+
 /// One step of a walk.
 struct Step<'a> {
+    plan: &'a Plan,
     known: &'a Known,
     excluded: &'a Excluded,
     reader: ReaderNo,
@@ -101,25 +135,31 @@ impl Step<'_> {
     fn start(
         &mut self,
         walk: &mut Walk,
-        asked: Option<Cursor>,
+        asked: Asked,
         place: Option<Cursor>,
         recovered: Option<bool>,
     ) {
         walk.subscribed = true;
         walk.owed = None;
         let Some(place) = place else {
-            walk.place = asked;
+            walk.place = match asked {
+                Asked::Place(asked) => Some(asked),
+                Asked::Nothing | Asked::Garbage => None,
+            };
             return self.note(Rule::Start, "it begins without a place");
         };
         match (asked, recovered) {
-            (None, None) => {}
-            (Some(asked), Some(true)) => {
+            (Asked::Nothing, None) => {}
+            (Asked::Place(asked), Some(true)) => {
                 if place != asked && !is_renamed(asked, place) {
                     let what = format!("recovered, asked for {asked} and was put at {place}");
                     self.note(Rule::Start, &what);
                 }
             }
-            (Some(asked), Some(false)) => walk.owed = Some(Owed { after: asked, place }),
+            (Asked::Place(asked), Some(false)) => {
+                walk.owed = Some(Owed { after: Some(asked), place });
+            }
+            (Asked::Garbage, Some(false)) => walk.owed = Some(Owed { after: None, place }),
             (asked, recovered) => {
                 let what = format!("asked for {asked:?}, and recovered is {recovered:?}");
                 self.note(Rule::Start, &what);
@@ -180,9 +220,9 @@ impl Step<'_> {
         if !walk.subscribed {
             self.note(Rule::Start, "a gap comes without a subscription");
         }
-        let (Some(after), Some(next)) = (after, next) else {
-            walk.place = next;
-            return self.note(Rule::GapPlaces, &format!("a gap after {after:?} to {next:?}"));
+        let Some(next) = next else {
+            walk.place = None;
+            return self.note(Rule::GapPlaces, &format!("a gap after {after:?} to nowhere"));
         };
         let before = match walk.owed.take() {
             Some(owed) => {
@@ -190,15 +230,17 @@ impl Step<'_> {
                     let what = format!("it began at {}, and the gap leads to {next}", owed.place);
                     self.note(Rule::GapPlaces, &what);
                 }
-                Some(owed.after)
+                owed.after
             }
             None => walk.place,
         };
-        if let Some(before) = before.filter(|before| *before != after) {
-            let what = format!("a gap after {after}, where {before} was the last place");
+        if before != after {
+            let what = format!("a gap after {after:?}, where {before:?} was the last place");
             self.note(Rule::GapPlaces, &what);
         }
-        self.judge_need(before.unwrap_or(after), next);
+        if let Some(before) = before.or(after) {
+            self.judge_need(before, next);
+        }
         walk.place = Some(next);
     }
 
@@ -217,6 +259,9 @@ impl Step<'_> {
             if !self.known.follows(self.channel, before.life, next.life) {
                 let what = format!("a gap leads from {before} back to {next}, of an earlier life");
                 self.note(Rule::Order, &what);
+            } else if self.plan.mode == Mode::Trust {
+                let what = format!("a gap leads from {before} to {next}, and nothing was lost");
+                self.note(Rule::NeedlessGap, &what);
             }
             return;
         }

@@ -11,8 +11,12 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{IDLE, Reader};
+use crate::history::Event;
 use crate::http::{self, Request};
 use crate::plan::ChannelNo;
+
+/// Ids that no stream ever had, which a client sends all the same.
+const GARBAGE: [&str; 4] = ["garbage!", "0", "1732224000123-0.00000000", "na\u{ef}ve"];
 
 /// An event as a browser would fire it; `data` is none where only the id moved.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -55,6 +59,14 @@ impl Reader {
         let token = self.token.take().or_else(|| self.token());
         let way = self.rng.u8(..4);
         let rest = match (token, way) {
+            (Some(_), _) if self.rng.u8(..16) == 0 => {
+                // It has forgotten where it was, and is owed a gap.
+                self.places.clear();
+                self.tell(Event::Garbage { reader: self.no });
+                let garbage = GARBAGE[self.rng.usize(..GARBAGE.len())];
+                headers.push(("Last-Event-ID", garbage.to_owned()));
+                self.query(false)
+            }
             (Some(token), 0) => format!("{}&lastEventId={token}", self.query(false)),
             (Some(_), 1) => self.query(true),
             (Some(token), _) => {
