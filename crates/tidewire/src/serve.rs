@@ -41,7 +41,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     tokio::spawn(telemetry::upkeep(metrics.clone(), stop.clone()));
 
     let settings = settings(&config, connections)?;
-    let gateway = Gateway::start(listen, broker(&config)?, pages::router(), settings)?;
+    let gateway =
+        Gateway::start(listen, broker(&config)?, pages::router(config.auth.is_open()), settings)?;
     let drain = Arc::new(Notify::new());
     let router = admin::router(metrics, Arc::new(gateway.readiness()), drain.clone(), config.demo);
     let admin = tokio::spawn(admin::serve(admin, router, stop.clone()));
