@@ -41,14 +41,18 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     tokio::spawn(telemetry::upkeep(metrics.clone(), stop.clone()));
 
     let settings = settings(&config, connections)?;
-    let gateway = Gateway::start(listen, broker(&config)?, pages::router(), settings)?;
+    let gateway =
+        Gateway::start(listen, broker(&config)?, pages::router(config.auth.is_open()), settings)?;
     let drain = Arc::new(Notify::new());
-    let router = admin::router(metrics, Arc::new(gateway.readiness()), drain.clone());
+    let router = admin::router(metrics, Arc::new(gateway.readiness()), drain.clone(), config.demo);
     let admin = tokio::spawn(admin::serve(admin, router, stop.clone()));
 
     let broker =
         config.broker.url.as_ref().map_or_else(|| "embedded".to_owned(), ToString::to_string);
     tracing::info!(listen = %at, admin = %admin_at, broker, files, connections, "serving");
+    if config.demo {
+        tracing::warn!(admin = %admin_at, "demo = true: whoever reaches the admin listener can crash this node");
+    }
     // Nobody may be there to read it, which is no reason not to serve.
     let login = match (config.auth.is_open(), config.auth.jwt.secret.is_empty()) {
         (true, _) => banner::Login::None,

@@ -32,6 +32,7 @@ pub(crate) struct Config {
     pub(crate) listen: Endpoint,
     pub(crate) admin: Endpoint,
     pub(crate) admin_open: bool,
+    pub(crate) demo: bool,
     pub(crate) revision: u32,
     /// Absent: one per core, see [`Config::lane_count`].
     pub(crate) lanes: Option<usize>,
@@ -142,6 +143,7 @@ impl Default for Config {
             listen: Endpoint::loopback(8000),
             admin: Endpoint::loopback(8001),
             admin_open: false,
+            demo: false,
             revision: 1,
             lanes: None,
             broker: Broker::default(),
@@ -281,6 +283,7 @@ impl Config {
         v.key("listen", "Where clients connect. Host names are resolved at the start; `localhost` is taken as a loopback address only; port 0 lets the system choose.", &mut Text(&mut self.listen));
         v.key("admin", "Where `/metrics`, `/healthz` and `/readyz` are served. Not for the public, so it must be a loopback address unless `admin_open` is set.", &mut Text(&mut self.admin));
         v.key("admin_open", "Allows `admin` to be another address than loopback: for a network that only operators reach.", &mut Switch(&mut self.admin_open));
+        v.key("demo", "Adds `POST /crash` to the admin listener, which ends the process at once, as a fault would: no drain, no word to clients. For demonstrations and tests, where something starts it again.", &mut Switch(&mut self.demo));
         v.key("revision", "The number of this configuration. Raise it with each change that all nodes are to follow; where nodes share something, one with a higher number replaces what one with a lower number left.", &mut Number(&mut self.revision, 1..=u32::MAX));
         v.key("lanes", "How many threads serve connections; each connection lives on one of them. Not set: one per core.", &mut Number(&mut self.lanes, 1..=1024));
         self.broker.walk(v);
