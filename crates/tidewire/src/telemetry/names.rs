@@ -112,6 +112,12 @@ const METRICS: &[(&str, Kind, Unit, &str)] = &[
     ),
     ("tidewire_broker_subscriptions", Gauge, Unit::Count, "Channels subscribed to (link)"),
     (
+        "tidewire_broker_may_evict",
+        Gauge,
+        Unit::Count,
+        "1 if Redis may evict what is stored, by its maxmemory-policy",
+    ),
+    (
         "tidewire_broker_rejected_total",
         Counter,
         Unit::Count,
