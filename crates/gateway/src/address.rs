@@ -94,6 +94,11 @@ impl Addresses {
         }
     }
 
+    /// Where the client of a request is, as far as that can be believed.
+    pub(crate) fn client_of(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        if self.is_trusted(peer) { self.client(peer, headers) } else { peer }
+    }
+
     fn is_trusted(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.limits.trusted_proxies.iter().any(|network| network.contains(&address))

@@ -10,6 +10,7 @@ use tidewire_hub::Hub;
 use crate::address::{AddressPlace, Addresses};
 use crate::admission::Admission;
 use crate::auth::Auth;
+use crate::hooks::Hooks;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 
@@ -21,6 +22,7 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     pub(crate) admission: Admission,
     pub(crate) auth: Auth,
+    pub(crate) hooks: Hooks,
     pub(crate) addresses: Arc<Addresses>,
     draining: AtomicBool,
     connections: AtomicUsize,
@@ -46,6 +48,7 @@ impl App {
         hub: Arc<Hub>,
         broker: Arc<dyn Broker>,
         auth: Auth,
+        hooks: Hooks,
     ) -> Self {
         Self {
             metrics: Metrics::new(&settings.namespaces),
@@ -55,6 +58,7 @@ impl App {
             hub,
             broker,
             auth,
+            hooks,
             draining: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             started: Instant::now(),

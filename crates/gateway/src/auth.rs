@@ -1,5 +1,6 @@
 //! Who may do what on this node: what decides, and the renewal of the keys that verify tokens.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tidewire_auth::{AuthError, Authenticator, Denied, Identity, Policy};
@@ -113,4 +114,6 @@ pub(crate) struct Caller {
     pub(crate) must_log_in: bool,
     /// The place of a stream that came through a proxy. Held as long as the stream.
     pub(crate) place: Option<Arc<AddressPlace>>,
+    /// Where it is, where the application is told that. Boxed: every session has the room for it.
+    pub(crate) address: Option<Box<IpAddr>>,
 }

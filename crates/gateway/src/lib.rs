@@ -7,15 +7,18 @@
 mod address;
 mod admission;
 mod app;
+mod asking;
 mod auth;
 mod connection;
 mod gateway;
 mod history;
+mod hooks;
 mod http;
 mod jwks;
 mod listen;
 mod metrics;
 mod origin;
+mod outgoing;
 mod publish;
 mod session;
 mod settings;
@@ -23,6 +26,7 @@ mod takeover;
 
 pub use address::{AddressLimits, ForwardedHeader};
 pub use gateway::{Gateway, StartError};
+pub use hooks::{HookSecret, HookSettings};
 pub use jwks::JwksSettings;
 pub use origin::Origins;
 pub use settings::Settings;

@@ -27,12 +27,16 @@ pub(crate) enum Reason {
     Expired,
     /// It did not log in where it must.
     Unauthorized,
+    /// The application does not let it in.
+    Forbidden,
+    /// The application did not say whether it lets it in.
+    Unavailable,
     /// The node stopped.
     Shutdown,
 }
 
 impl Reason {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::Client,
         Self::Lost,
         Self::Slow,
@@ -42,6 +46,8 @@ impl Reason {
         Self::Abuse,
         Self::Expired,
         Self::Unauthorized,
+        Self::Forbidden,
+        Self::Unavailable,
         Self::Shutdown,
     ];
 
@@ -56,6 +62,8 @@ impl Reason {
             Self::Abuse => "abuse",
             Self::Expired => "expired",
             Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::Unavailable => "unavailable",
             Self::Shutdown => "shutdown",
         }
     }

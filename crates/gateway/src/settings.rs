@@ -8,6 +8,7 @@ use tidewire_hub::{OutboxLimits, WindowLimits};
 use tidewire_protocol::Namespaces;
 
 use crate::address::AddressLimits;
+use crate::hooks::HookSettings;
 use crate::jwks::JwksSettings;
 use crate::origin::Origins;
 
@@ -70,6 +71,8 @@ pub struct Settings {
     pub jwks: Option<JwksSettings>,
     /// From a WebSocket's handshake to its login, where nobody has logged in with that.
     pub login_timeout: Duration,
+    /// Where the application is asked.
+    pub hooks: HookSettings,
 }
 
 impl Default for Settings {
@@ -102,6 +105,7 @@ impl Default for Settings {
             policy: None,
             jwks: None,
             login_timeout: Duration::from_secs(10),
+            hooks: HookSettings::default(),
         }
     }
 }

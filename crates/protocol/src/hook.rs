@@ -85,7 +85,7 @@ pub enum HookSubject<'a> {
         /// Over what.
         transport: &'a str,
         /// From where, as far as that is known.
-        address: IpAddr,
+        address: Option<IpAddr>,
     },
     /// A subscription.
     Subscribe {
@@ -142,7 +142,9 @@ impl HookSubject<'_> {
         match self {
             Self::Connect { transport, address } => {
                 text("transport", transport, &mut out);
-                text("address", &address.to_canonical().to_string(), &mut out);
+                if let Some(address) = address {
+                    text("address", &address.to_canonical().to_string(), &mut out);
+                }
             }
             Self::Subscribe { channel, history } => {
                 text("channel", channel.as_str(), &mut out);
@@ -291,7 +293,7 @@ mod tests {
             api_key: None,
             session: Some(session),
         };
-        let address = "::ffff:1.2.3.4".parse().unwrap();
+        let address = Some("::ffff:1.2.3.4".parse().unwrap());
         assert_eq!(
             body(HookSubject::Connect { transport: "sse", address }, HookCaller::default()),
             json!({"hook": "connect", "id": "q1", "transport": "sse", "address": "1.2.3.4"})

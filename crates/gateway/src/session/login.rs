@@ -1,12 +1,13 @@
 //! Who a session is: what it was opened with, the `auth` frame, and the end of a login.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use tidewire_auth::{AuthError, Identity};
 use tidewire_hub::{Session as _, Start, Transport};
-use tidewire_protocol::{Acked, Channel, Code, FrameId, Reply, Secret};
+use tidewire_protocol::{Acked, BodyError, Channel, Code, FrameId, Hook, Reply, Secret};
 
 use super::deadline::{self, Deadline};
 use super::{End, Session, State};
@@ -19,6 +20,12 @@ const NOTICE: u64 = 60;
 
 #[allow(clippy::box_collection, reason = "a pointer instead of three words in every session")]
 type Pending = Box<Vec<(Channel, Start)>>;
+
+/// What a session that logs in begins with.
+struct First {
+    channels: Vec<(Channel, Start)>,
+    denied: Vec<(Channel, Code)>,
+}
 
 /// The login of one session.
 pub(super) struct Login {
@@ -33,6 +40,8 @@ pub(super) struct Login {
     /// When it is looked at next.
     deadline: Cell<Option<Deadline>>,
     told: Cell<bool>,
+    /// Where its client is, where the application is told that.
+    address: Option<Box<IpAddr>>,
     /// Its place behind a proxy.
     _place: Option<Arc<AddressPlace>>,
 }
@@ -55,6 +64,7 @@ impl Login {
             busy: Cell::new(false),
             deadline: Cell::new(None),
             told: Cell::new(false),
+            address: caller.address,
             _place: caller.place,
         };
         (login, now)
@@ -111,7 +121,7 @@ impl Session {
         outcome: Result<Arc<Identity>, AuthError>,
     ) {
         match outcome {
-            Ok(identity) if self.may_become(&identity) => self.log_in(id, identity),
+            Ok(identity) if self.may_become(&identity) => self.ask_and_log_in(id, identity),
             Ok(_) => {
                 let message = "this session is another user's; open a new one";
                 self.refuse(id, Code::Forbidden, message);
@@ -138,39 +148,105 @@ impl Session {
         old.is_anonymous() || old.who == new.who
     }
 
-    fn log_in(self: &Rc<Self>, id: Option<&FrameId>, identity: Arc<Identity>) {
+    /// Logs in whom the application lets in, with the channels that it lets have; at once where it
+    /// is not asked.
+    fn ask_and_log_in(self: &Rc<Self>, id: Option<&FrameId>, identity: Arc<Identity>) {
+        let hooks = &self.app.hooks;
+        let first = self.login.pending.take().map(|named| self.first_channels(&identity, *named));
+        let asks = hooks.has(Hook::Connect) || (first.is_some() && hooks.has(Hook::Subscribe));
+        if !asks {
+            return self.log_in(id, identity, first);
+        }
+        self.login.busy.set(true);
+        let address = self.login.address.as_deref().copied();
+        let asking = hooks.connect(&identity, "websocket", address);
+        let (session, id) = (self.clone(), id.cloned());
+        // Ends with the application's answers, within the hooks' time-outs.
+        tokio::task::spawn_local(async move {
+            let may = asking.await;
+            let first = match (first, &may) {
+                (Some(first), Ok(())) => Some(session.ask_about_first(&identity, first).await),
+                (first, _) => first,
+            };
+            session.login.busy.set(false);
+            if session.ended().is_none() {
+                match may {
+                    Ok(()) => session.log_in(id.as_ref(), identity, first),
+                    Err(error) => session.not_let_in(id.as_ref(), &error),
+                }
+            }
+            session.outbox.wake();
+        });
+    }
+
+    /// The application does not let them in: who was in stays so until the login ends.
+    fn not_let_in(&self, id: Option<&FrameId>, error: &BodyError) {
+        let BodyError { code, message } = error;
+        self.app.metrics.error(*code);
+        let may_pass = *code == Code::Unavailable;
+        let retry = may_pass.then_some(1_000);
+        self.reply_around(&Reply::Error { id, code: *code, message, retry });
+        if !may_pass {
+            self.count_error();
+        }
+        if self.login.is_pending() {
+            // The channels of its address were taken for the asking: it comes back with them.
+            self.finish(if may_pass { End::UNAVAILABLE } else { End::FORBIDDEN });
+        }
+    }
+
+    async fn ask_about_first(&self, identity: &Identity, first: First) -> First {
+        let First { channels, mut denied } = first;
+        let asking = self.app.ask_subscribe(identity, Some(self.id), channels);
+        let (channels, refused) = asking.await;
+        denied.extend(refused.into_iter().map(|(channel, error)| (channel, error.code)));
+        First { channels, denied }
+    }
+
+    fn log_in(
+        self: &Rc<Self>,
+        id: Option<&FrameId>,
+        identity: Arc<Identity>,
+        first: Option<First>,
+    ) {
         let acked = Acked { expires: expires(&identity), ..Acked::default() };
         *self.login.identity.borrow_mut() = identity;
         self.login.told.set(false);
         // Before the welcome, which waits for the channels.
         self.reply_around(&Reply::Ack { id, acked });
         self.login.is_pending.set(false);
-        match self.login.pending.take() {
-            Some(channels) => self.begin(*channels),
+        match first {
+            Some(first) => self.begin(first),
             None => self.drop_what_is_not_granted(),
         }
         self.watch_login();
     }
 
-    /// The first login: the channels of the address and the user's own are subscribed, as far as
-    /// they may be, and the welcome follows.
-    fn begin(self: &Rc<Self>, mut channels: Vec<(Channel, Start)>) {
-        let identity = self.login.identity();
+    /// The channels of the address and the user's own, as far as the rules allow them.
+    fn first_channels(&self, identity: &Identity, mut channels: Vec<(Channel, Start)>) -> First {
         let named: Vec<_> = channels.iter().map(|(channel, _)| channel).collect();
         let room = self.app.settings.subscriptions_per_session.saturating_sub(named.len());
-        let own = self.app.auth.own_channels(&identity, &named);
+        let own = self.app.auth.own_channels(identity, &named);
         channels.extend(own.into_iter().take(room).map(|channel| (channel, Start::Present)));
+        let mut first = First { channels: Vec::new(), denied: Vec::new() };
         for (channel, start) in channels {
-            match self.app.may_start(&identity, &channel, start) {
-                Ok(()) => {
-                    self.undecided.set(self.undecided.get() + 1);
-                    self.subscribe(&channel, start, State::Undecided);
-                }
-                Err(denied) => {
-                    self.app.metrics.error(denied.code);
-                    self.denied.borrow_mut().push((channel, denied.code));
-                }
+            match self.app.may_start(identity, &channel, start) {
+                Ok(()) => first.channels.push((channel, start)),
+                Err(denied) => first.denied.push((channel, denied.code)),
             }
+        }
+        first
+    }
+
+    /// The first login: the channels are subscribed, and the welcome follows.
+    fn begin(self: &Rc<Self>, first: First) {
+        for (channel, start) in first.channels {
+            self.undecided.set(self.undecided.get() + 1);
+            self.subscribe(&channel, start, State::Undecided);
+        }
+        for (channel, code) in first.denied {
+            self.app.metrics.error(code);
+            self.denied.borrow_mut().push((channel, code));
         }
         // The login itself was one thing to be decided.
         self.decided();
