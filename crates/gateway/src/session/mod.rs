@@ -268,10 +268,11 @@ pub(crate) fn retry_millis() -> u64 {
 mod tests {
     use super::*;
 
-    /// Say so in docs/performance.md when this changes.
+    /// Say so in docs/performance.md when this changes. With the counts of its `Rc` it is to fit into the
+    /// allocator's 448 bytes.
     #[test]
     fn an_idle_session_is_small() {
-        assert!(size_of::<Session>() <= 400, "{}", size_of::<Session>());
+        assert!(size_of::<Session>() <= 432, "{}", size_of::<Session>());
         assert!(size_of::<Held>() <= 64, "{}", size_of::<Held>());
     }
 }
