@@ -9,6 +9,7 @@ use tidewire_hub::Hub;
 
 use crate::address::{AddressPlace, Addresses};
 use crate::admission::Admission;
+use crate::allowance::Allowance;
 use crate::auth::Auth;
 use crate::hooks::Hooks;
 use crate::metrics::Metrics;
@@ -24,6 +25,7 @@ pub(crate) struct App {
     pub(crate) auth: Auth,
     pub(crate) hooks: Hooks,
     pub(crate) addresses: Arc<Addresses>,
+    pub(crate) allowance: Allowance,
     draining: AtomicBool,
     connections: AtomicUsize,
     started: Instant,
@@ -54,6 +56,7 @@ impl App {
             metrics: Metrics::new(&settings.namespaces),
             admission: Admission::new(settings.handshakes),
             addresses: Addresses::new(settings.addresses.clone()),
+            allowance: Allowance::new(&settings),
             settings,
             hub,
             broker,

@@ -6,6 +6,7 @@
 
 mod address;
 mod admission;
+mod allowance;
 mod app;
 mod asking;
 mod auth;
@@ -20,9 +21,11 @@ mod metrics;
 mod origin;
 mod outgoing;
 mod publish;
+mod rates;
 mod session;
 mod settings;
 mod takeover;
+mod users;
 
 pub use address::{AddressLimits, ForwardedHeader};
 pub use gateway::{Gateway, StartError};

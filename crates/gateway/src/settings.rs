@@ -1,5 +1,6 @@
 //! What can be set about connections. The binary makes it from the configuration.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,18 @@ pub struct Settings {
     pub handshakes: usize,
     /// What one address may have.
     pub addresses: AddressLimits,
+    /// Streams and polls of one user at a time. Absent: no limit. The same for the next ones.
+    pub connections_per_user: Option<usize>,
+    /// New connections of one address in a second, or behind a trusted proxy new streams.
+    pub handshakes_per_second: Option<u32>,
+    /// Logins of one address in a minute that came to nothing.
+    pub failed_logins_per_minute: Option<u32>,
+    /// Messages of one user in a second.
+    pub publishes_per_user: Option<u32>,
+    /// Messages of all users of a namespace in a second, by its name.
+    pub namespace_publishes: HashMap<String, u32>,
+    /// Bytes that may wait for all slow clients together.
+    pub outbox_total: Option<usize>,
     /// Frames of one WebSocket in a second; 0: no limit.
     pub frames_per_second: u32,
     /// Bytes of messages of one WebSocket in a second; 0: no limit. At least the largest message.
@@ -82,6 +95,12 @@ impl Default for Settings {
             connections: 10_000,
             handshakes: 64,
             addresses: AddressLimits::default(),
+            connections_per_user: None,
+            handshakes_per_second: None,
+            failed_logins_per_minute: None,
+            publishes_per_user: None,
+            namespace_publishes: HashMap::new(),
+            outbox_total: None,
             frames_per_second: 0,
             bytes_per_second: 0,
             subscriptions_per_session: 128,

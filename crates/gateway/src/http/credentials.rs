@@ -18,7 +18,7 @@ use super::streams;
 use super::uri::Query;
 use crate::address::{AddressPlace, TooMany};
 use crate::app::App;
-use crate::auth::{Caller, refusal};
+use crate::auth::{Caller, Held, refusal};
 use crate::connection::Peer;
 use crate::metrics::{Limit, Refusal};
 
@@ -36,7 +36,8 @@ pub(crate) async fn credentials(
     let is_websocket = request.uri().path() == "/v1/ws";
     let place = place(&app, &request);
     let (transport, address) = (transport(&request), address(&app, &request));
-    let caller = caller(&app, shown, place, address, is_websocket).await;
+    let kind = (transport.is_some(), is_websocket);
+    let caller = caller(&app, shown, place, address, kind).await;
     let caller = match caller {
         Ok(caller) => let_in(&app, caller, transport).await,
         refused => refused,
@@ -48,7 +49,7 @@ pub(crate) async fn credentials(
         }
         // An error status would end an EventSource for ever, and this will pass.
         Err(problem)
-            if matches!(problem.code(), Code::Unavailable | Code::TooMany)
+            if matches!(problem.code(), Code::Unavailable | Code::TooMany | Code::TooFast)
                 && request.uri().path() == "/v1/sse" =>
         {
             streams::come_back(request.version())
@@ -77,6 +78,15 @@ fn place(app: &App, request: &Request) -> Result<Option<AddressPlace>, Problem> 
     let Some(Peer(peer)) = request.extensions().get().filter(|_| is_stream(request)) else {
         return Ok(None);
     };
+    // Who comes by itself was counted when its connection came.
+    if app.addresses.is_trusted(*peer) {
+        let client = app.addresses.client_of(*peer, request.headers());
+        if !app.may_shake_hands(client) {
+            app.metrics.refused(Refusal::Limit);
+            let (code, detail) = (Code::TooFast, "new streams of this address: full");
+            return Err(BodyError { code, message: detail.to_owned() }.into());
+        }
+    }
     app.addresses.of_stream(*peer, request.headers()).map_err(|TooMany| {
         app.metrics.refused(Refusal::Limit);
         app.metrics.limited(Limit::ConnectionsPerAddress);
@@ -99,9 +109,10 @@ fn transport(request: &Request) -> Option<&'static str> {
     }
 }
 
-/// Where the caller is, if the application wants to know that.
+/// Where the caller is, if anybody wants to know that.
 fn address(app: &App, request: &Request) -> Option<Box<IpAddr>> {
-    let Peer(peer) = request.extensions().get().filter(|_| app.hooks.has(Hook::Connect))?;
+    let is_wanted = app.hooks.has(Hook::Connect) || app.allowance.needs_address();
+    let Peer(peer) = request.extensions().get().filter(|_| is_wanted)?;
     Some(Box::new(app.addresses.client_of(*peer, request.headers())))
 }
 
@@ -124,16 +135,33 @@ async fn caller(
     shown: Result<Option<String>, Problem>,
     place: Result<Option<AddressPlace>, Problem>,
     address: Option<Box<IpAddr>>,
-    is_websocket: bool,
+    (is_stream, is_websocket): (bool, bool),
 ) -> Result<Caller, Problem> {
-    let place = place?.map(Arc::new);
+    let mut held: Vec<_> = place?.map(Held::Address).map(Arc::new).into_iter().collect();
+    let at = address.as_deref().copied();
     let (identity, must_log_in) = match shown? {
-        Some(credential) => (app.auth.login(&credential).await?, false),
+        Some(credential) => {
+            app.may_try_login(at)?;
+            let login = app.auth.login(&credential).await;
+            if login.as_ref().is_err_and(counts_as_failed) {
+                app.login_failed(at);
+            }
+            (login?, false)
+        }
         None if app.auth.is_open() => (Identity::anonymous(), false),
         None if is_websocket => (Identity::anonymous(), true),
         None => return Err(AuthError::Missing.into()),
     };
-    Ok(Caller { identity, must_log_in, place, address })
+    if is_stream {
+        held.extend(app.user_place(&identity)?.map(Arc::new));
+    }
+    Ok(Caller { identity, must_log_in, held, address })
+}
+
+/// Whether a refused credential was a guess, perhaps: not one that was good until a moment ago, and
+/// not for want of keys.
+pub(crate) fn counts_as_failed(error: &AuthError) -> bool {
+    !matches!(error, AuthError::Expired | AuthError::NoKeys | AuthError::Missing)
 }
 
 /// The token of `Authorization: Bearer` (RFC 6750, section 2.1). Other schemes are a proxy's.

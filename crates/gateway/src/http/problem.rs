@@ -1,7 +1,9 @@
 //! Errors over HTTP: `application/problem+json` (RFC 9457) with the protocol's code.
 
 use axum::response::{IntoResponse, Response};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{Method, StatusCode, Uri};
 use serde_json::json;
 use tidewire_broker::PublishError;
@@ -57,12 +59,15 @@ impl From<ChannelError> for Problem {
 impl From<BodyError> for Problem {
     fn from(error: BodyError) -> Self {
         let problem = Self::new(error.code, error.message);
-        if error.code != Code::Unauthorized {
-            return problem;
+        match error.code {
+            // RFC 9110, section 11.6.1.
+            Code::Unauthorized => {
+                let challenge = HeaderValue::from_static(r#"Bearer realm="tidewire""#);
+                problem.with_header(WWW_AUTHENTICATE, challenge)
+            }
+            Code::TooFast => problem.with_header(RETRY_AFTER, HeaderValue::from_static("1")),
+            _ => problem,
         }
-        // RFC 9110, section 11.6.1.
-        let challenge = HeaderValue::from_static(r#"Bearer realm="tidewire""#);
-        problem.with_header(WWW_AUTHENTICATE, challenge)
     }
 }
 

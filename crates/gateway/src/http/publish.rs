@@ -45,6 +45,7 @@ pub(crate) async fn one(
     let query = Query::of(&parts.uri)?;
     let body = read(&parts.headers, body, settings.message_bytes, settings.body_timeout).await?;
     let publication = publication(kind, &query, &parts.headers, &body)?;
+    app.may_publish_now(&caller.identity, &channel)?;
     let mut publishing = match decide(&app, &caller.identity, channel, publication).await {
         Ok(publishing) => publishing,
         Err((error, message_id)) => {
@@ -239,6 +240,9 @@ fn begin_one(app: &App, who: &Identity, name: &str, publication: Publication) ->
             return Begun::refused(app, Some(name), &error, None);
         }
     };
+    if let Err(denied) = app.may_publish_now(who, &channel) {
+        return Begun::refused(app, Some(name), &refusal(denied), None);
+    }
     if app.asks_publish(who, &channel) {
         return Begun::Asked(channel, publication);
     }

@@ -245,8 +245,8 @@ impl Session {
         });
     }
 
-    /// Answers with what came of asking: a refusal is the client's error, an application that does
-    /// not answer is not. A message that may be sent again is named.
+    /// Answers with what came of asking: a refusal is the client's error; an application that does
+    /// not answer, or that others of the namespace are too fast, is not. A message that may be sent again is named.
     pub(super) fn answer_error(
         &self,
         id: Option<&FrameId>,
@@ -254,7 +254,7 @@ impl Session {
         message_id: Option<&MessageId>,
     ) {
         let BodyError { code, message } = error;
-        if !matches!(code, Code::Unavailable | Code::Timeout) {
+        if !matches!(code, Code::Unavailable | Code::Timeout | Code::TooFast) {
             return self.refuse(id, *code, message);
         }
         self.app.metrics.error(*code);

@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tidewire_auth::{AuthError, Identity};
+use tidewire_auth::{AuthError, Denied, Identity};
 use tidewire_hub::{Session as _, Start, Transport};
 use tidewire_protocol::{Acked, BodyError, Channel, Code, FrameId, Hook, Reply, Secret};
 
 use super::deadline::{self, Deadline};
 use super::{End, Session, State};
-use crate::address::AddressPlace;
-use crate::auth::{Caller, expires};
+use crate::auth::{Caller, Held, expires};
+use crate::http::counts_as_failed;
 
 /// How long before its end the client is told, in seconds; at half of the time that is left where
 /// that is later.
@@ -20,6 +20,21 @@ const NOTICE: u64 = 60;
 
 #[allow(clippy::box_collection, reason = "a pointer instead of three words in every session")]
 type Pending = Box<Vec<(Channel, Start)>>;
+
+/// What few sessions have.
+#[derive(Default)]
+struct More {
+    /// Where its client is, where anybody wants to know that.
+    address: Option<IpAddr>,
+    /// What it takes up of what its address and its user may have.
+    held: Vec<Arc<Held>>,
+}
+
+impl More {
+    fn is_some(&self) -> bool {
+        self.address.is_some() || !self.held.is_empty()
+    }
+}
 
 /// What a session that logs in begins with.
 struct First {
@@ -40,10 +55,8 @@ pub(super) struct Login {
     /// When it is looked at next.
     deadline: Cell<Option<Deadline>>,
     told: Cell<bool>,
-    /// Where its client is, where the application is told that.
-    address: Option<Box<IpAddr>>,
-    /// Its place behind a proxy.
-    _place: Option<Arc<AddressPlace>>,
+    /// What few sessions have; boxed, because all have the room for it.
+    more: RefCell<Option<Box<More>>>,
 }
 
 impl Login {
@@ -52,6 +65,7 @@ impl Login {
         caller: Caller,
         channels: Vec<(Channel, Start)>,
     ) -> (Self, Vec<(Channel, Start)>) {
+        let more = More { address: caller.address.map(|address| *address), held: caller.held };
         let (pending, now) = if caller.must_log_in {
             (Some(Box::new(channels)), Vec::new())
         } else {
@@ -64,8 +78,7 @@ impl Login {
             busy: Cell::new(false),
             deadline: Cell::new(None),
             told: Cell::new(false),
-            address: caller.address,
-            _place: caller.place,
+            more: RefCell::new(more.is_some().then(|| Box::new(more))),
         };
         (login, now)
     }
@@ -73,6 +86,15 @@ impl Login {
     /// Who it is now.
     pub(super) fn identity(&self) -> Arc<Identity> {
         self.identity.borrow().clone()
+    }
+
+    fn address(&self) -> Option<IpAddr> {
+        self.more.borrow().as_ref().and_then(|more| more.address)
+    }
+
+    /// Holds what it takes up.
+    fn hold(&self, held: Held) {
+        self.more.borrow_mut().get_or_insert_default().held.push(Arc::new(held));
     }
 
     /// Whether its first frame must still say.
@@ -96,6 +118,13 @@ impl Login {
 impl Session {
     /// Acts on an `auth` frame.
     pub(super) fn auth(self: &Rc<Self>, id: Option<FrameId>, token: Secret) {
+        if let Err(denied) = self.app.may_try_login(self.login.address()) {
+            self.refuse(id.as_ref(), denied.code, &denied.message);
+            if self.login.is_pending() {
+                self.finish(End::UNAUTHORIZED);
+            }
+            return;
+        }
         let outcome = self.app.auth.login_now(token.expose());
         match outcome {
             Err(error) if self.app.auth.may_change(&error) => {
@@ -133,6 +162,9 @@ impl Session {
                 self.reply_around(&Reply::Error { id, code, message: &message, retry });
             }
             Err(error) => {
+                if counts_as_failed(&error) {
+                    self.app.login_failed(self.login.address());
+                }
                 self.refuse(id, error.code(), &error.to_string());
                 if self.login.is_pending() {
                     let expired = error == AuthError::Expired;
@@ -158,7 +190,7 @@ impl Session {
             return self.log_in(id, identity, first);
         }
         self.login.busy.set(true);
-        let address = self.login.address.as_deref().copied();
+        let address = self.login.address();
         let asking = hooks.connect(&identity, "websocket", address);
         let (session, id) = (self.clone(), id.cloned());
         // Ends with the application's answers, within the hooks' time-outs.
@@ -209,6 +241,22 @@ impl Session {
         identity: Arc<Identity>,
         first: Option<First>,
     ) {
+        // A refresh is the same user's; who was nobody takes a place of that user now.
+        if self.login.identity().is_anonymous() {
+            match self.app.user_place(&identity) {
+                Ok(held) => held.into_iter().for_each(|held| self.login.hold(held)),
+                Err(denied) => {
+                    self.app.metrics.error(denied.code);
+                    let Denied { code, message } = &denied;
+                    let (code, retry) = (*code, Some(5_000));
+                    self.reply_around(&Reply::Error { id, code, message, retry });
+                    if self.login.is_pending() {
+                        self.finish(End::TOO_MANY);
+                    }
+                    return;
+                }
+            }
+        }
         let acked = Acked { expires: expires(&identity), ..Acked::default() };
         *self.login.identity.borrow_mut() = identity;
         self.login.told.set(false);

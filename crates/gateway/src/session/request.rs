@@ -12,6 +12,7 @@ use tidewire_protocol::{
 };
 
 use super::{ERROR_SECONDS, End, MAX_ERRORS, Session, State};
+use crate::auth::refusal;
 use crate::metrics::Limit;
 use crate::publish::{Done, Publishing};
 
@@ -135,6 +136,9 @@ impl Session {
         echo: bool,
     ) {
         publication.exclude = (!echo).then_some(self.id);
+        if let Err(denied) = self.app.may_publish_now(&self.login.identity(), &channel) {
+            return self.answer_error(id.as_ref(), &refusal(denied), None);
+        }
         let free = self.ask_about_message(id, channel, publication);
         if let Some((id, channel, publication)) = free {
             self.hand_over(id, &self.login.identity(), channel, publication, None);
