@@ -9,7 +9,9 @@ use tidewire_hub::Hub;
 
 use crate::address::{AddressPlace, Addresses};
 use crate::admission::Admission;
+use crate::allowance::Allowance;
 use crate::auth::Auth;
+use crate::hooks::Hooks;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 
@@ -21,7 +23,9 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     pub(crate) admission: Admission,
     pub(crate) auth: Auth,
+    pub(crate) hooks: Hooks,
     pub(crate) addresses: Arc<Addresses>,
+    pub(crate) allowance: Allowance,
     draining: AtomicBool,
     connections: AtomicUsize,
     started: Instant,
@@ -46,15 +50,18 @@ impl App {
         hub: Arc<Hub>,
         broker: Arc<dyn Broker>,
         auth: Auth,
+        hooks: Hooks,
     ) -> Self {
         Self {
             metrics: Metrics::new(&settings.namespaces),
             admission: Admission::new(settings.handshakes),
             addresses: Addresses::new(settings.addresses.clone()),
+            allowance: Allowance::new(&settings),
             settings,
             hub,
             broker,
             auth,
+            hooks,
             draining: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             started: Instant::now(),

@@ -1,5 +1,6 @@
 //! What can be set about connections. The binary makes it from the configuration.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tidewire_hub::{OutboxLimits, WindowLimits};
 use tidewire_protocol::Namespaces;
 
 use crate::address::AddressLimits;
+use crate::hooks::HookSettings;
 use crate::jwks::JwksSettings;
 use crate::origin::Origins;
 
@@ -22,6 +24,18 @@ pub struct Settings {
     pub handshakes: usize,
     /// What one address may have.
     pub addresses: AddressLimits,
+    /// Streams and polls of one user at a time. Absent: no limit. The same for the next ones.
+    pub connections_per_user: Option<usize>,
+    /// New connections of one address in a second, or behind a trusted proxy new streams.
+    pub handshakes_per_second: Option<u32>,
+    /// Logins of one address in a minute that came to nothing.
+    pub failed_logins_per_minute: Option<u32>,
+    /// Messages of one user in a second.
+    pub publishes_per_user: Option<u32>,
+    /// Messages of all users of a namespace in a second, by its name.
+    pub namespace_publishes: HashMap<String, u32>,
+    /// Bytes that may wait for all slow clients together.
+    pub outbox_total: Option<usize>,
     /// Frames of one WebSocket in a second; 0: no limit.
     pub frames_per_second: u32,
     /// Bytes of messages of one WebSocket in a second; 0: no limit. At least the largest message.
@@ -73,6 +87,8 @@ pub struct Settings {
     pub jwks: Option<JwksSettings>,
     /// From a WebSocket's handshake to its login, where nobody has logged in with that.
     pub login_timeout: Duration,
+    /// Where the application is asked.
+    pub hooks: HookSettings,
 }
 
 impl Default for Settings {
@@ -82,6 +98,12 @@ impl Default for Settings {
             connections: 10_000,
             handshakes: 64,
             addresses: AddressLimits::default(),
+            connections_per_user: None,
+            handshakes_per_second: None,
+            failed_logins_per_minute: None,
+            publishes_per_user: None,
+            namespace_publishes: HashMap::new(),
+            outbox_total: None,
             frames_per_second: 0,
             bytes_per_second: 0,
             subscriptions_per_session: 128,
@@ -106,6 +128,7 @@ impl Default for Settings {
             policy: None,
             jwks: None,
             login_timeout: Duration::from_secs(10),
+            hooks: HookSettings::default(),
         }
     }
 }

@@ -10,6 +10,7 @@ mod code;
 mod envelope;
 mod fields;
 mod frame;
+mod hook;
 mod message;
 mod msgpack;
 mod namespace;
@@ -29,8 +30,10 @@ pub use envelope::{
 };
 pub use fields::MAX_NESTING;
 pub use frame::{
-    ClientFrame, FrameError, FrameId, MAX_FRAME_ID_BYTES, MAX_REWIND, Page, Request, Rewind, Secret,
+    ClientFrame, FrameError, FrameId, MAX_FRAME_ID_BYTES, MAX_METHOD_BYTES, MAX_REWIND, Page,
+    Request, Rewind, Secret,
 };
+pub use hook::{Hook, HookAnswer, HookCaller, HookSubject};
 pub use message::{
     DEFAULT_EVENT, Event, EventError, MAX_EVENT_BYTES, MAX_MESSAGE_ID_BYTES, Message, MessageId,
     MessageIdError, Payload, Sender, Timestamp,

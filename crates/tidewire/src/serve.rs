@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use secrecy::ExposeSecret;
 use tidewire_broker::{Broker, MemoryBroker};
 use tidewire_broker_redis::RedisBroker;
-use tidewire_gateway::{Gateway, Origins, Settings};
+use tidewire_gateway::{Gateway, HookSecret, HookSettings, Origins, Settings};
 use tidewire_hub::OutboxLimits;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -172,8 +173,25 @@ fn settings(config: &Config, connections: usize) -> anyhow::Result<Settings> {
         policy: Some(decides.policy),
         jwks: decides.jwks,
         login_timeout: config.auth.login_timeout,
+        hooks: hooks(config),
         ..Settings::default()
     })
+}
+
+fn hooks(config: &Config) -> HookSettings {
+    let hooks = &config.hooks;
+    let without = config.namespaces.iter().filter(|(_, namespace)| !namespace.hooks);
+    HookSettings {
+        urls: hooks.urls.each_ref().map(|url| url.as_ref().map(|url| url.as_str().to_owned())),
+        without: without.map(|(name, _)| name.clone()).collect(),
+        timeout: hooks.timeout,
+        concurrency: hooks.concurrency,
+        secrets: hooks
+            .secret
+            .iter()
+            .map(|secret| HookSecret::new(secret.expose_secret().as_bytes()))
+            .collect(),
+    }
 }
 
 async fn bind(key: &str, endpoint: &Endpoint) -> anyhow::Result<TcpListener> {

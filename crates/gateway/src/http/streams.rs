@@ -19,7 +19,7 @@ use tidewire_protocol::{Channel, Code, Cursor, Rewind, StreamToken, Subprotocol}
 use tidewire_websocket::{self as websocket, Deflate};
 
 use super::Problem;
-use super::credentials::{Sorted, sort};
+use super::credentials::{Sorted, ask, sort};
 use super::uri::Query;
 use crate::app::App;
 use crate::auth::Caller;
@@ -36,21 +36,42 @@ pub(crate) async fn websocket(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let upgraded = upgrade(&app, &request, caller);
+    // A request's body cannot be shared between threads, so it is not held while the application
+    // is asked.
+    let upgraded = match handshaken(&app, &request, &caller) {
+        Ok(handshaken) => upgrade(&app, handshaken, caller).await,
+        Err(problem) => Err(problem),
+    };
     if upgraded.as_ref().is_err_and(|problem| problem.code() != Code::Unavailable) {
         app.metrics.refused(Refusal::Handshake);
     }
     upgraded
 }
 
-fn upgrade(app: &App, request: &Request, caller: Caller) -> Result<Response, Problem> {
+/// A handshake that is well done, and the channels of its address.
+struct Handshaken {
+    accept: HeaderValue,
+    subprotocol: Option<Subprotocol>,
+    deflate: Option<Deflate>,
+    sorted: Sorted,
+}
+
+fn handshaken(app: &App, request: &Request, caller: &Caller) -> Result<Handshaken, Problem> {
     let headers = request.headers();
     let accept = handshake(request)?;
     let subprotocol = subprotocol(headers)?;
     let deflate = compression(app, headers)?;
     let query = Query::of(request.uri())?;
     let named = starts(app, &query, query.channels(app.settings.subscriptions_per_session)?)?;
-    let (channels, denied) = admit(app, &caller, named)?;
+    Ok(Handshaken { accept, subprotocol, deflate, sorted: admit(app, caller, named)? })
+}
+
+async fn upgrade(app: &App, handshaken: Handshaken, caller: Caller) -> Result<Response, Problem> {
+    let Handshaken { accept, subprotocol, deflate, mut sorted } = handshaken;
+    if !caller.must_log_in {
+        sorted = ask(app, &caller.identity, sorted, false).await?;
+    }
+    let (channels, denied) = sorted;
     if app.is_draining() {
         app.metrics.refused(Refusal::Draining);
         return Err(Problem::new(Code::Unavailable, "this node is stopping; try another")
@@ -172,6 +193,42 @@ pub(crate) async fn sse(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
+    let wanted = wanted(&app, &caller, &request)?;
+    let (method, version) = (request.method().clone(), request.version());
+    drop(request);
+    let Wanted { style, sorted, places } = wanted;
+    // To an EventSource an error status is the end for ever; a stream that ends makes it come
+    // back, through the proxy to another node.
+    let (channels, denied) = match ask(&app, &caller.identity, sorted, true).await {
+        Err(problem) if problem.code() == Code::Unavailable => return Ok(come_back(version)),
+        asked => asked?,
+    };
+    let is_stored = |channel: &Channel| app.settings.namespaces.of(channel).is_stored();
+    let form = match &channels[..] {
+        [(only, _)] if is_stored(only) => Form::SseWithId(style),
+        _ => Form::Sse(style),
+    };
+    if app.is_draining() {
+        app.metrics.refused(Refusal::Draining);
+        return Ok(come_back(version));
+    }
+    let mut response = event_stream(Body::empty());
+    if method == Method::GET {
+        let (inflate, wait) = (false, Duration::ZERO);
+        let takeover = Takeover { form, inflate, caller, channels, denied, places, wait };
+        response.extensions_mut().insert(takeover);
+    }
+    Ok(response)
+}
+
+/// What an event stream is asked for.
+struct Wanted {
+    style: Style,
+    sorted: Sorted,
+    places: StreamToken,
+}
+
+fn wanted(app: &App, caller: &Caller, request: &Request) -> Result<Wanted, Problem> {
     let query = Query::of(request.uri())?;
     let most = MAX_SSE_CHANNELS.min(app.settings.subscriptions_per_session);
     let channels = query.channels(most)?;
@@ -191,27 +248,8 @@ pub(crate) async fn sse(
             return Err(Problem::new(Code::BadRequest, "give either 'envelope' or 'text'"));
         }
     };
-    let (channels, places) = resumed(&app, &query, request.headers(), channels, own)?;
-    let (channels, denied) = sort(&app, &caller.identity, channels)?;
-    let is_stored = |channel: &Channel| app.settings.namespaces.of(channel).is_stored();
-    let form = match &channels[..] {
-        [(only, _)] if is_stored(only) => Form::SseWithId(style),
-        _ => Form::Sse(style),
-    };
-    // To an EventSource an error status is the end for ever; a stream that ends makes it come
-    // back, through the proxy to another node.
-    if app.is_draining() {
-        app.metrics.refused(Refusal::Draining);
-        return Ok(come_back(request.version()));
-    }
-    let mut response = event_stream(Body::empty());
-    if request.method() == Method::GET {
-        let wait = Duration::ZERO;
-        let inflate = false;
-        let takeover = Takeover { form, inflate, caller, channels, denied, places, wait };
-        response.extensions_mut().insert(takeover);
-    }
-    Ok(response)
+    let (channels, places) = resumed(app, &query, request.headers(), channels, own)?;
+    Ok(Wanted { style, sorted: sort(app, &caller.identity, channels)?, places })
 }
 
 /// An event stream that ends at once, for what will pass: its client comes back.

@@ -33,7 +33,10 @@ impl End {
     pub(crate) const SLOW: Self = Self::close(Reason::Slow, 4000, "slow");
     pub(crate) const TIMED_OUT: Self = Self::close(Reason::TimedOut, 4001, "timeout");
     pub(crate) const EXPIRED: Self = Self::close(Reason::Expired, 4002, "expired");
+    pub(crate) const UNAVAILABLE: Self = Self::close(Reason::Unavailable, 4003, "unavailable");
     pub(crate) const UNAUTHORIZED: Self = Self::close(Reason::Unauthorized, 4100, "unauthorized");
+    pub(crate) const FORBIDDEN: Self = Self::close(Reason::Forbidden, 4101, "forbidden");
+    pub(crate) const TOO_MANY: Self = Self::close(Reason::TooMany, 4102, "too many");
     pub(crate) const ABUSE: Self = Self::close(Reason::Abuse, 4103, "abuse");
     pub(crate) const SHUTDOWN: Self =
         Self::close(Reason::Shutdown, close_code::SERVICE_RESTART, "shutdown");

@@ -9,6 +9,7 @@ use tidewire_protocol::{NamespaceRules, Namespaces, WhenSlow};
 
 use super::auth::Auth;
 use super::credentials::EventName;
+use super::hooks::Hooks;
 use super::setting::{Many, Maybe, MaybeSize, Number, Size, Switch, Text, Time};
 use super::values::{AfterRestart, BrokerUrl, Endpoint, LogFormat, LogLevel, Network, Prefix};
 use super::walk::{Path, Visitor};
@@ -38,6 +39,7 @@ pub(crate) struct Config {
     pub(crate) lanes: Option<usize>,
     pub(crate) broker: Broker,
     pub(crate) auth: Auth,
+    pub(crate) hooks: Hooks,
     pub(crate) limits: Limits,
     pub(crate) compression: Compression,
     pub(crate) heartbeat: Heartbeat,
@@ -135,6 +137,7 @@ pub(crate) struct Namespace {
     pub(crate) events: Vec<EventName>,
     /// Absent: `limits.frame_bytes`.
     pub(crate) message_bytes: Option<u32>,
+    pub(crate) hooks: bool,
 }
 
 impl Default for Config {
@@ -148,6 +151,7 @@ impl Default for Config {
             lanes: None,
             broker: Broker::default(),
             auth: Auth::default(),
+            hooks: Hooks::default(),
             limits: Limits::default(),
             compression: Compression::default(),
             heartbeat: Heartbeat::default(),
@@ -225,6 +229,7 @@ impl Default for Namespace {
             client_history: true,
             events: Vec::new(),
             message_bytes: None,
+            hooks: true,
         }
     }
 }
@@ -288,6 +293,7 @@ impl Config {
         v.key("lanes", "How many threads serve connections; each connection lives on one of them. Not set: one per core.", &mut Number(&mut self.lanes, 1..=1024));
         self.broker.walk(v);
         self.auth.walk(v);
+        self.hooks.walk(v);
         self.limits.walk(v);
         self.compression.walk(v);
         self.heartbeat.walk(v);
@@ -469,5 +475,6 @@ impl Namespace {
             "The most bytes of a payload, if less than `limits.frame_bytes`.",
             &mut Number(&mut self.message_bytes, 1..=16 << 20),
         );
+        v.key("hooks", "Whether the hooks `subscribe` and `publish` are asked about the namespace's channels. For those where the rules say enough, or where a message must not wait for an answer.", &mut Switch(&mut self.hooks));
     }
 }

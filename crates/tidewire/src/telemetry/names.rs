@@ -141,6 +141,24 @@ const METRICS: &[(&str, Kind, Unit, &str)] = &[
         Unit::Count,
         "Fetches of the keys that verify tokens (outcome)",
     ),
+    (
+        "tidewire_hook_requests_total",
+        Counter,
+        Unit::Count,
+        "Questions to the application, by how they ended (hook, outcome)",
+    ),
+    (
+        "tidewire_hook_seconds",
+        Histogram,
+        Unit::Seconds,
+        "From a question to the application until its answer (hook)",
+    ),
+    (
+        "tidewire_hook_open",
+        Gauge,
+        Unit::Count,
+        "1 while a hook is left alone because it did not answer, else 0 (hook)",
+    ),
     ("tidewire_errors_total", Counter, Unit::Count, "Errors answered to clients (code)"),
 ];
 
