@@ -216,6 +216,8 @@ fn every_reply() {
                 recovered: Some(true),
                 expires,
                 page: None,
+                result: Some(br#"{"a":[1,"b"]}"#),
+                payload: Some(b"2.5"),
             },
         },
         Reply::Ack { id, acked: Acked { expires, ..Acked::default() } },
