@@ -276,4 +276,19 @@ mod tests {
         assert!(size_of::<Session>() <= 432, "{}", size_of::<Session>());
         assert!(size_of::<Held>() <= 64, "{}", size_of::<Held>());
     }
+
+    /// The state of the future that such a function returns.
+    const fn of<F, A, B, C, D, R>(_: F) -> usize
+    where
+        F: Fn(A, B, C, D) -> R + Copy,
+    {
+        size_of::<R>()
+    }
+
+    #[test]
+    fn its_task_is_small() {
+        let websocket = of(Session::run_websocket);
+        let sse = of(|session, place, (): (), (): ()| Session::run_sse(session, place));
+        assert!(websocket <= 144 && sse <= 144, "{websocket} {sse}");
+    }
 }

@@ -34,7 +34,8 @@ impl Session {
         let _seat = Seat(&self);
         let mut sent = 0;
         let end = poll_fn(|cx| self.poll_sse(cx, &mut sent)).await;
-        self.clone().hang_up(end).await;
+        // Boxed: the state of seeing it off is large, and an idle session's task would be, too.
+        Box::pin(self.clone().hang_up(end)).await;
     }
 
     fn poll_sse(&self, cx: &mut Context<'_>, sent: &mut usize) -> Poll<End> {

@@ -29,30 +29,33 @@ enum Woken {
 impl Session {
     /// Serves a WebSocket until it ends. `early` came with the handshake; `inflate` says whether
     /// the client may compress.
-    pub(crate) async fn run_websocket(
+    pub(crate) fn run_websocket(
         self: Rc<Self>,
         mut early: Vec<u8>,
         inflate: bool,
-        _place: Place,
-    ) {
-        let _seat = Seat(&self);
+        place: Place,
+    ) -> impl Future<Output = ()> {
         let limit = self.app.settings.message_bytes;
         let mut decoder = if inflate { Decoder::with_deflate(limit) } else { Decoder::new(limit) };
-        self.feed(&mut decoder, &mut early);
-        drop(early);
-        let end = loop {
-            match poll_fn(|cx| self.poll_websocket(cx)).await {
-                Woken::Readable => {
-                    self.read(&mut decoder);
-                    // A client that always has more to read must not keep the lane to itself.
-                    tokio::task::yield_now().await;
+        // A block and no `async fn`, which would have room for each argument twice.
+        async move {
+            let _seat = (Seat(&self), &place);
+            self.feed(&mut decoder, &mut early);
+            drop(early);
+            let end = loop {
+                match poll_fn(|cx| self.poll_websocket(cx)).await {
+                    Woken::Readable => {
+                        self.read(&mut decoder);
+                        // A client that always has more to read must not keep the lane to itself.
+                        tokio::task::yield_now().await;
+                    }
+                    Woken::Ended(end) => break end,
                 }
-                Woken::Ended(end) => break end,
-            }
-        };
-        // Whether it ends well or not, its state is freed first; a small task sees the socket off.
-        drop(decoder);
-        self.clone().hang_up(end).await;
+            };
+            drop(decoder);
+            // Boxed: the state of seeing it off is large, and an idle session's task would be, too.
+            Box::pin(self.clone().hang_up(end)).await;
+        }
     }
 
     fn poll_websocket(&self, cx: &mut Context<'_>) -> Poll<Woken> {
