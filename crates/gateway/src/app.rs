@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tidewire_broker::Broker;
 use tidewire_hub::Hub;
+use tokio_util::task::TaskTracker;
 
 use crate::address::{AddressPlace, Addresses};
 use crate::admission::Admission;
@@ -22,6 +23,8 @@ pub(crate) struct App {
     pub(crate) admission: Admission,
     pub(crate) auth: Auth,
     pub(crate) addresses: Arc<Addresses>,
+    /// Requests that are being answered; a node that stops waits for them.
+    pub(crate) requests: TaskTracker,
     draining: AtomicBool,
     connections: AtomicUsize,
     started: Instant,
@@ -55,6 +58,7 @@ impl App {
             hub,
             broker,
             auth,
+            requests: TaskTracker::new(),
             draining: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             started: Instant::now(),
