@@ -58,9 +58,10 @@ tw.on('state', ({ status, transport, reason }) => {
 
 // --- The nodes, by the demo's backend ---
 
-async function drain(node) {
-  const answer = await fetch(`api/nodes/${node}/drain`, { method: 'POST' });
-  note(answer.ok ? `node ${node} is told to leave` : `node ${node}: ${answer.status}`);
+async function fault(node, what) {
+  const answer = await fetch(`api/nodes/${node}/${what}`, { method: 'POST' });
+  const done = { drain: 'is told to leave', crash: 'is crashed' }[what];
+  note(answer.ok ? `node ${node} ${done}` : `node ${node}: ${answer.status}`);
 }
 
 async function showNodes() {
@@ -68,12 +69,15 @@ async function showNodes() {
     const answer = await fetch('api/nodes');
     if (!answer.ok) throw new Error(`${answer.status}`);
     const { nodes } = await answer.json();
-    $('#fault').textContent = 'A drained node ends; its supervisor starts it again.';
+    $('#fault').textContent = 'A drained node sends its clients away and ends; a crashed one is gone at once. Its supervisor starts either again.';
     $('#nodes').replaceChildren(...nodes.map(({ node, state }) => {
-      const button = element('button', { className: 'danger', textContent: 'Drain', disabled: state !== 'ready' });
-      button.addEventListener('click', () => drain(node));
+      const buttons = ['Drain', 'Crash'].map((name) => {
+        const button = element('button', { className: 'danger', textContent: name, disabled: state !== 'ready' });
+        button.addEventListener('click', () => fault(node, name.toLowerCase()));
+        return button;
+      });
       const tag = element('span', { className: `tag ${state === 'ready' ? 'good' : 'warn'}`, textContent: state });
-      return element('li', { className: 'row' }, element('span', { className: 'grow', textContent: `Node ${node}` }), tag, button);
+      return element('li', { className: 'row' }, element('span', { className: 'grow', textContent: `Node ${node}` }), tag, ...buttons);
     }));
   } catch {
     $('#fault').textContent = 'The demo backend is not there; stop and start nodes by hand.';

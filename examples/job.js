@@ -28,7 +28,7 @@ $('#start').addEventListener('click', async () => {
     if (!answer.ok) throw new Error(`${answer.status}`);
     follow((await answer.json()).id);
   } catch {
-    $('#fault').textContent = 'The demo backend is not there. From a shell: node examples/backend/job.mjs my-job';
+    $('#fault').textContent = 'The demos\' backend is not here. From a shell: tidewire publish --event progress job:my-job \'{"percent":50,"step":"half of it"}\'';
     follow('my-job');
   }
 });

@@ -9,6 +9,7 @@ import { Process } from './lib/process.mjs';
 import { python } from './lib/python.mjs';
 
 const node = sharedNode();
+const compressing = sharedNode({ env: { TIDEWIRE_COMPRESSION__WEBSOCKET: 'true' } });
 const script = fileURLToPath(new URL('python/client.py', import.meta.url));
 const interpreter = python();
 
@@ -16,7 +17,8 @@ const checks = execFileSync(interpreter, [script, '--list'], { encoding: 'utf8' 
 for (const line of checks) {
   const [name] = line.split(':');
   test(`websockets: ${line}`, async (t) => {
-    const client = new Process(interpreter, [script, name, node.ws]);
+    const { ws } = name === 'compressed' ? compressing : node;
+    const client = new Process(interpreter, [script, name, ws]);
     t.after(() => client.kill());
     const { code } = await client.ended(40_000);
     assert.equal(code, 0, client.output);

@@ -111,7 +111,7 @@ test('subprotocols', async (t) => {
   assert.equal(second.raw.protocol, 'tidewire.json');
   const none = await Socket.open(t, node);
   assert.equal(none.raw.protocol, '');
-  for (const unknown of ['tidewire.msgpack', 'mqtt']) {
+  for (const unknown of ['tidewire.xml', 'mqtt']) {
     const { status, text, headers } = await refused(`${node.ws}/v1/ws`, [unknown]);
     assert.equal(status, 400);
     assert.equal(headers['content-type'], 'application/problem+json');

@@ -1,4 +1,4 @@
-// The demos' backend: feeds prices and the dashboard, runs jobs, and asks nodes to stop. It knows Redis and the nodes' admin listeners,
+// The demos' backend: feeds prices and the dashboard, runs jobs, and drains or crashes nodes. It knows Redis and the nodes' admin listeners,
 // and no gateway.
 //
 //   REDIS_URL  redis://redis:6379
@@ -65,28 +65,30 @@ async function states() {
   }));
 }
 
-async function drain(number) {
+async function fault(number, what) {
   const admin = admins[number - 1];
   if (!admin) return [404, { code: 'not_found' }];
   try {
-    const answer = await fetch(`${admin}/drain`, { method: 'POST', signal: AbortSignal.timeout(2_000) });
+    const answer = await fetch(`${admin}/${what}`, { method: 'POST', signal: AbortSignal.timeout(2_000) });
     return [answer.status, {}];
-  } catch {
-    return [503, { code: 'unavailable' }];
+  } catch (error) {
+    // Who crashes does not answer; who is not there cannot be reached.
+    const reached = what === 'crash' && error.cause?.code !== 'ECONNREFUSED' && error.name !== 'TimeoutError';
+    return reached ? [202, {}] : [503, { code: 'unavailable' }];
   }
 }
 
 async function answer({ method, url }) {
   const { pathname } = new URL(url, 'http://backend');
-  const [, node] = /^\/nodes\/(\d+)\/drain$/.exec(pathname) ?? [];
+  const [, node, what] = /^\/nodes\/(\d+)\/(drain|crash)$/.exec(pathname) ?? [];
   if (method === 'POST' && pathname === '/jobs') return startJob();
   if (method === 'GET' && pathname === '/nodes') return [200, { nodes: await states() }];
-  if (method === 'POST' && node) return drain(Number(node));
+  if (method === 'POST' && node) return fault(Number(node), what);
   return [404, { code: 'not_found' }];
 }
 
 const server = createServer(async (request, response) => {
-  // Pages of other sites may not stop our nodes.
+  // Pages of other sites may not end our nodes.
   const origin = request.headers.origin;
   const foreign = origin !== undefined && origin.replace(/^https?:\/\//, '') !== request.headers.host;
   const [status, body] = foreign ? [403, { code: 'forbidden' }] : await answer(request);

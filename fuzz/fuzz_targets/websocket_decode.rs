@@ -22,13 +22,16 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let (lengths, stream) = rest.split_at(usize::from(count).min(rest.len()));
-    let whole = decode(stream, &[]);
-    assert_eq!(decode(stream, lengths), whole);
-    assert_eq!(decode(stream, &vec![1; stream.len()]), whole);
+    for deflate in [false, true] {
+        let whole = decode(stream, &[], deflate);
+        assert_eq!(decode(stream, lengths, deflate), whole);
+        assert_eq!(decode(stream, &vec![1; stream.len()], deflate), whole);
+    }
 });
 
-fn decode(stream: &[u8], lengths: &[u8]) -> Outcome {
-    let mut decoder = Decoder::new(LIMIT);
+/// `deflate` says whether the client may compress.
+fn decode(stream: &[u8], lengths: &[u8], deflate: bool) -> Outcome {
+    let mut decoder = if deflate { Decoder::with_deflate(LIMIT) } else { Decoder::new(LIMIT) };
     let mut outcome = Outcome::default();
     let mut rest = stream;
     for &length in lengths {
@@ -56,7 +59,8 @@ fn drain(decoder: &mut Decoder, read: &[u8], outcome: &mut Outcome) {
                 outcome.error = Some(error);
             }
         }
-        assert!(decoder.heap_bytes() <= LIMIT + 256);
+        // The message, an eighth of it more for a compressed one, and a fixed part.
+        assert!(decoder.heap_bytes() <= LIMIT + LIMIT / 8 + 64 + 256);
     }
     assert!(input.is_empty());
     assert_eq!(decoder.heap_bytes() > 0, decoder.has_partial());

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { type Browser, type Page, chromium } from 'playwright-core';
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
 import { startSite } from './lib/site.js';
-import { until } from './lib/world.js';
+import { startNode, until } from './lib/world.js';
 
 const PLACES = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
@@ -217,6 +217,26 @@ test('dashboard: every second in both windows, also without a node', async () =>
   for (const page of [a, b]) expect(page.faults).toEqual([]);
 });
 
+test('one node with the embedded broker serves what needs no backend', async () => {
+  const { url } = await startNode();
+  const [index, a, b] = await windows(`${url}/demo/`, 'light', 'light', 'dark') as [Tab, Tab, Tab];
+  await index.locator('#alone', { hasText: 'backend is not here' }).waitFor();
+  for (const page of [a, b]) {
+    await page.click('h2 a[href$="chat.html"]');
+    await connected(page);
+  }
+  await a.fill('#text', 'alone');
+  await a.press('#text', 'Enter');
+  await b.locator('#messages li', { hasText: 'alone' }).waitFor();
+  await a.goto(`${url}/demo/prices.html`);
+  await a.click('#feed');
+  await until('ticks', async () => await number(a, '#count') > 5);
+  await b.goto(`${url}/demo/break.html`);
+  await connected(b);
+  await b.locator('#fault', { hasText: 'backend is not there' }).waitFor();
+  for (const page of [index, a, b]) expect(page.faults).toEqual([]);
+});
+
 test('break it: drained and crashed nodes, nothing missing, nothing twice', async () => {
   const { url, nodes } = await startSite();
   const [a, b] = await windows(`${url}/demo/break.html`, 'light', 'dark') as [Tab, Tab];
@@ -235,7 +255,14 @@ test('break it: drained and crashed nodes, nothing missing, nothing twice', asyn
     await a.locator('#nodes li').nth(n).locator('.tag', { hasText: 'ready' }).waitFor();
   }
   await picture(a, 'break');
-  await crash(nodes);
+  // Another two at once, without a word to anybody.
+  const crashed = nodes.slice(1);
+  for (const n of [1, 2]) await a.locator('#nodes li').nth(n).getByText('Crash').click();
+  for (const node of crashed) {
+    expect((await node.ended(20_000)).signal).toBe('SIGABRT');
+    await node.restart();
+  }
+  for (const n of [1, 2]) await a.locator('#nodes li').nth(n).locator('.tag', { hasText: 'ready' }).waitFor();
   for (const page of [a, b]) {
     await received(page, await number(page, '#sent') + 20);
     await page.click('#run');

@@ -13,11 +13,12 @@ export class Process {
   /** What it has written, standard output and error together. */
   output = '';
 
-  constructor(command, args, env = {}) {
+  constructor(command, args, env = {}, cwd = undefined) {
     // A node takes every variable that begins with TIDEWIRE_ for a setting.
     const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith('TIDEWIRE_'));
     this.#child = spawn(command, args, {
       env: { ...Object.fromEntries(inherited), ...env },
+      cwd,
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     for (const stream of [this.#child.stdout, this.#child.stderr]) {

@@ -1,4 +1,4 @@
-// A Python with the packages of python/requirements.txt, in a folder of the user's cache.
+// A Python with the packages of a requirements.txt, in a folder of the user's cache.
 
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -7,10 +7,10 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const requirements = fileURLToPath(new URL('../python/requirements.txt', import.meta.url));
+const own = fileURLToPath(new URL('../python/requirements.txt', import.meta.url));
 
-/** Path of its interpreter; made when it is not there yet. */
-export function python() {
+/** Path of its interpreter; made when it is not there yet. Without a file: with what these tests use. */
+export function python(requirements = own) {
   const base = execFileSync('python3', ['-c', 'import sys; print(sys.executable, sys.version)']);
   const version = createHash('sha256').update(base).update(readFileSync(requirements)).digest('hex');
   const cache = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'tidewire');

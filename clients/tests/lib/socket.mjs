@@ -1,17 +1,19 @@
-// WebSockets with the npm package `ws`.
+// WebSockets with the npm package `ws`, and `@msgpack/msgpack` for the subprotocol that wants it.
 
 import { once } from 'node:events';
+import { decode, encode } from '@msgpack/msgpack';
 import { WebSocket } from 'ws';
 import { Inbox, soon } from './wait.mjs';
 
-/** An open WebSocket: its frames as parsed JSON in an inbox. */
+/** An open WebSocket: its frames, parsed as its subprotocol has them, in an inbox. */
 export class Socket {
   #inbox = new Inbox();
 
   constructor(url, protocols = [], options = {}) {
     this.raw = new WebSocket(url, protocols, options);
     this.raw.on('message', (data, isBinary) => {
-      this.#inbox.put(isBinary ? data : JSON.parse(data));
+      if (this.isPacked) this.#inbox.put(isBinary ? decode(new Uint8Array(data)) : data.toString());
+      else this.#inbox.put(isBinary ? data : JSON.parse(data));
     });
     this.raw.on('close', (code, reason) => {
       this.#inbox.close({ code, reason: reason.toString() });
@@ -29,8 +31,13 @@ export class Socket {
     return socket;
   }
 
+  /** Whether its frames are MessagePack. */
+  get isPacked() {
+    return this.raw.protocol === 'tidewire.msgpack';
+  }
+
   send(frame) {
-    this.raw.send(JSON.stringify(frame));
+    this.raw.send(this.isPacked ? encode(frame) : JSON.stringify(frame));
   }
 
   /** Sends a frame with an id and gives what answers it, leaving out what comes before. */

@@ -12,6 +12,7 @@ import sys
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 
 async def ask(socket, **frame):
@@ -144,7 +145,24 @@ async def subprotocols(url):
         assert error.response.status_code == 400, error
 
 
-CHECKS = {f.__name__: f for f in (conversation, order, fragments, pings, closing, subprotocols)}
+async def compressed(url):
+    """Messages are compressed both ways, in the windows of 4 KiB that the client asks for."""
+    offer = ClientPerMessageDeflateFactory(server_max_window_bits=12, client_max_window_bits=12)
+    async with connect(f"{url}/v1/ws?channel=py:deflate", extensions=[offer]) as socket:
+        agreed = socket.response.headers["Sec-WebSocket-Extensions"]
+        assert agreed == (
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover; "
+            "server_max_window_bits=12"), agreed
+        await socket.recv()
+        for size in (1, 40, 1_000, 4_096, 20_000, 60_000):
+            payload = ("Grüße 🌊 " * size)[:size // 2]
+            publish = {"type": "publish", "channel": "py:deflate", "payload": payload}
+            await socket.send(json.dumps(publish, ensure_ascii=False))
+            assert (await find(socket, is_message))["payload"] == payload, size
+        await asyncio.gather(conversation(url), fragments(url), order(url))
+
+
+CHECKS = {f.__name__: f for f in (conversation, order, fragments, pings, closing, subprotocols, compressed)}
 
 
 def main():

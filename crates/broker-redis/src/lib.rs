@@ -245,6 +245,7 @@ impl Shared {
         let info: &[&[u8]] = &[b"INFO", b"memory"];
         let Some(Answer::Text(memory)) = wire.ask(&[info]).await?.pop() else { return Ok(()) };
         let policy = server::evicting(&memory).map(str::to_owned);
+        metrics::gauge!("tidewire_broker_may_evict").set(if policy.is_some() { 1 } else { 0 });
         let before = std::mem::replace(&mut *self.evicting.lock(), policy.clone());
         if let Some(policy) = policy.filter(|policy| before.as_ref() != Some(policy)) {
             tracing::warn!(

@@ -162,7 +162,7 @@ async fn a_full_redis_refuses_clearly_and_delivery_goes_on() {
 
 /// What `docs/redis.md` says that a backend needs, for one channel.
 const LEAST: &str = "resetchannels &tidewire:kept:a ~tidewire:kept:a ~{tidewire:kept:a}:* \
-    ~tidewire:{node}:epoch -@all +fcall +publish +time +get +set +setrange +xadd +xrevrange \
+    %R~tidewire:{node}:epoch -@all +fcall +publish +time +get +set +setrange +xadd +xrevrange \
     +pexpire +info";
 
 #[tokio::test]

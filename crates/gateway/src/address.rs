@@ -94,17 +94,19 @@ impl Addresses {
         }
     }
 
-    fn is_trusted(&self, address: IpAddr) -> bool {
+    /// Where the client of a request is, as far as that can be believed.
+    pub(crate) fn client_of(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        if self.is_trusted(peer) { self.client(peer, headers) } else { peer }
+    }
+
+    pub(crate) fn is_trusted(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.limits.trusted_proxies.iter().any(|network| network.contains(&address))
     }
 
     fn take(self: &Arc<Self>, address: IpAddr) -> Result<Option<AddressPlace>, TooMany> {
         let Some(most) = self.limits.connections else { return Ok(None) };
-        if self.limits.public_only && !is_public(address.to_canonical()) {
-            return Ok(None);
-        }
-        let key = key(address);
+        let Some(key) = self.key(address) else { return Ok(None) };
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(key).or_insert(0);
         if *count >= most {
@@ -112,6 +114,12 @@ impl Addresses {
         }
         *count += 1;
         Ok(Some(AddressPlace { addresses: self.clone(), key }))
+    }
+
+    /// What an address is counted under, if it is.
+    pub(crate) fn key(&self, address: IpAddr) -> Option<IpAddr> {
+        let is_near = self.limits.public_only && !is_public(address.to_canonical());
+        (!is_near).then(|| key(address))
     }
 
     /// From the peer backwards through the proxies that are trusted: the first address that is

@@ -10,7 +10,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::address::{AddressPlace, Addresses};
 use crate::admission::Admission;
+use crate::allowance::Allowance;
 use crate::auth::Auth;
+use crate::hooks::Hooks;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 
@@ -22,9 +24,11 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     pub(crate) admission: Admission,
     pub(crate) auth: Auth,
+    pub(crate) hooks: Hooks,
     pub(crate) addresses: Arc<Addresses>,
     /// Requests that are being answered; a node that stops waits for them.
     pub(crate) requests: TaskTracker,
+    pub(crate) allowance: Allowance,
     draining: AtomicBool,
     connections: AtomicUsize,
     started: Instant,
@@ -49,16 +53,19 @@ impl App {
         hub: Arc<Hub>,
         broker: Arc<dyn Broker>,
         auth: Auth,
+        hooks: Hooks,
     ) -> Self {
         Self {
             metrics: Metrics::new(&settings.namespaces),
             admission: Admission::new(settings.handshakes),
             addresses: Addresses::new(settings.addresses.clone()),
+            allowance: Allowance::new(&settings),
             settings,
             hub,
             broker,
             auth,
             requests: TaskTracker::new(),
+            hooks,
             draining: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             started: Instant::now(),

@@ -1,5 +1,6 @@
 //! Who may do what on this node: what decides, and the renewal of the keys that verify tokens.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tidewire_auth::{AuthError, Authenticator, Denied, Identity, Policy};
@@ -8,6 +9,7 @@ use tidewire_protocol::{BodyError, Channel, Timestamp};
 
 use crate::address::AddressPlace;
 use crate::jwks::Renewal;
+use crate::users::UserPlace;
 
 /// Shared by all threads.
 pub(crate) struct Auth {
@@ -104,6 +106,17 @@ pub(crate) fn expires(who: &Identity) -> Option<Timestamp> {
     who.expires.map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1_000)))
 }
 
+/// What a stream takes up; free again when this is dropped.
+#[derive(Debug)]
+pub(crate) enum Held {
+    /// Of its address, behind a proxy.
+    #[allow(dead_code, reason = "it is there to be dropped")]
+    Address(AddressPlace),
+    /// Of its user.
+    #[allow(dead_code, reason = "it is there to be dropped")]
+    User(UserPlace),
+}
+
 /// What a session was opened with.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
@@ -111,6 +124,8 @@ pub(crate) struct Caller {
     pub(crate) identity: Arc<Identity>,
     /// Nobody yet: its first frame must say.
     pub(crate) must_log_in: bool,
-    /// The place of a stream that came through a proxy. Held as long as the stream.
-    pub(crate) place: Option<Arc<AddressPlace>>,
+    /// What it takes up of what its address and its user may have. Held as long as the stream.
+    pub(crate) held: Vec<Arc<Held>>,
+    /// Where it is, where the application is told that. Boxed: every session has the room for it.
+    pub(crate) address: Option<Box<IpAddr>>,
 }

@@ -11,10 +11,12 @@ use tidewire_auth::Policy;
 use tidewire_broker::{Broker, Vital};
 use tidewire_hub::{HubSettings, LaneSettings, Lanes};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::app::App;
 use crate::auth::Auth;
+use crate::hooks::Hooks;
 use crate::jwks::Renewal;
 use crate::settings::Settings;
 use crate::{http, listen};
@@ -44,6 +46,9 @@ pub enum StartError {
     /// The keys that verify tokens cannot be fetched from there.
     #[error("auth.jwt.jwks_url: {0}")]
     Jwks(String),
+    /// A hook cannot be asked there.
+    #[error("{0}")]
+    Hooks(String),
 }
 
 impl Gateway {
@@ -71,6 +76,8 @@ impl Gateway {
             websocket_heartbeat: whole_seconds(settings.websocket_heartbeat),
             websocket_grace: whole_seconds(settings.pong_timeout),
             sse_heartbeat: whole_seconds(settings.sse_heartbeat),
+            // Where compression is not agreed on, nobody asks.
+            compress_from: settings.compress_from.unwrap_or(usize::MAX),
         };
         let lanes = Lanes::start(settings.lanes, broker.clone(), hub, lane)?;
         broker.start(lanes.hub().clone());
@@ -80,7 +87,10 @@ impl Gateway {
         let policy = policy.unwrap_or_else(|| Policy::open(settings.namespaces.clone()));
         let authenticator = settings.authenticator.clone();
         let auth = Auth::new(authenticator.clone(), policy, renewal.clone());
-        let app = Arc::new(App::new(settings, lanes.hub().clone(), broker, auth));
+        let (runtime, value_bytes) = (Handle::current(), settings.message_bytes);
+        let hooks = Hooks::new(&settings.hooks, &settings.namespaces, value_bytes, runtime);
+        let hooks = hooks.map_err(StartError::Hooks)?;
+        let app = Arc::new(App::new(settings, lanes.hub().clone(), broker, auth, hooks));
         let renewing = renewal.map(|renewal| {
             tokio::spawn(Vital::task("renewal of keys", renewal.run(authenticator)))
         });

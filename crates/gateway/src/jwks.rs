@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, counter};
-use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
 use tidewire_auth::{Authenticator, KeySet};
 use tokio::sync::{Notify, watch};
+
+use crate::outgoing;
 
 /// The largest document.
 const MAX_BYTES: usize = 256 << 10;
@@ -71,12 +72,7 @@ impl Renewal {
     /// A renewal that nobody runs yet.
     pub(crate) fn new(settings: &JwksSettings) -> Result<Self, String> {
         let url = Url::parse(&settings.url).map_err(|error| error.to_string())?;
-        // A redirect could lead the node's request to where only the node gets.
-        let client = Client::builder().redirect(Policy::none()).timeout(TIMEOUT);
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let here =
-            host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
-        let client = if here { client.no_proxy() } else { client };
+        let client = outgoing::client(&url).timeout(TIMEOUT);
         let of =
             |outcome: &'static str| counter!("tidewire_jwks_fetches_total", "outcome" => outcome);
         Ok(Self {

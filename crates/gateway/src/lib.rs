@@ -6,23 +6,30 @@
 
 mod address;
 mod admission;
+mod allowance;
 mod app;
+mod asking;
 mod auth;
 mod connection;
 mod gateway;
 mod history;
+mod hooks;
 mod http;
 mod jwks;
 mod listen;
 mod metrics;
 mod origin;
+mod outgoing;
 mod publish;
+mod rates;
 mod session;
 mod settings;
 mod takeover;
+mod users;
 
 pub use address::{AddressLimits, ForwardedHeader};
 pub use gateway::{Gateway, StartError};
+pub use hooks::{HookSecret, HookSettings};
 pub use jwks::JwksSettings;
 pub use origin::Origins;
 pub use settings::Settings;

@@ -35,6 +35,10 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 5\r\n\
     content-type: application/problem+json\r\ncontent-length: 98\r\nconnection: close\r\n\r\n\
     {\"type\":\"about:blank\",\"status\":429,\"code\":\"too_many\",\"detail\":\"connections of this address: full\"}";
 
+const TOO_FAST: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\n\
+    content-type: application/problem+json\r\ncontent-length: 105\r\nconnection: close\r\n\r\n\
+    {\"type\":\"about:blank\",\"status\":429,\"code\":\"too_fast\",\"detail\":\"new connections of this address: full\"}";
+
 /// Accepts for ever.
 pub(crate) async fn accept(
     listener: TcpListener,
@@ -57,6 +61,11 @@ pub(crate) async fn accept(
                 continue;
             }
         };
+        if !app.may_shake_hands(peer) {
+            app.metrics.refused(Refusal::Limit);
+            let _ = io::Write::write(&mut &socket, TOO_FAST);
+            continue;
+        }
         let Ok(address) = app.addresses.of_peer(peer) else {
             app.metrics.refused(Refusal::Limit);
             app.metrics.limited(Limit::ConnectionsPerAddress);
@@ -133,11 +142,11 @@ fn prepare(socket: std::net::TcpStream) -> io::Result<TcpStream> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FULL, TOO_MANY};
+    use super::{FULL, TOO_FAST, TOO_MANY};
 
     #[test]
     fn the_answer_to_one_too_many_has_the_length_it_says() {
-        for answer in [FULL, TOO_MANY] {
+        for answer in [FULL, TOO_FAST, TOO_MANY] {
             let text = std::str::from_utf8(answer).unwrap();
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
             assert!(

@@ -27,12 +27,18 @@ pub(crate) enum Reason {
     Expired,
     /// It did not log in where it must.
     Unauthorized,
+    /// Its user has too many streams.
+    TooMany,
+    /// The application does not let it in.
+    Forbidden,
+    /// The application did not say whether it lets it in.
+    Unavailable,
     /// The node stopped.
     Shutdown,
 }
 
 impl Reason {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 13] = [
         Self::Client,
         Self::Lost,
         Self::Slow,
@@ -42,6 +48,9 @@ impl Reason {
         Self::Abuse,
         Self::Expired,
         Self::Unauthorized,
+        Self::TooMany,
+        Self::Forbidden,
+        Self::Unavailable,
         Self::Shutdown,
     ];
 
@@ -56,6 +65,9 @@ impl Reason {
             Self::Abuse => "abuse",
             Self::Expired => "expired",
             Self::Unauthorized => "unauthorized",
+            Self::TooMany => "too_many",
+            Self::Forbidden => "forbidden",
+            Self::Unavailable => "unavailable",
             Self::Shutdown => "shutdown",
         }
     }
@@ -107,6 +119,18 @@ pub(crate) enum Limit {
     Connections,
     /// Connections of one address.
     ConnectionsPerAddress,
+    /// Streams of one user.
+    ConnectionsPerUser,
+    /// New connections of one address.
+    HandshakesPerSecond,
+    /// Failed logins of one address.
+    FailedLoginsPerMinute,
+    /// Messages of one user.
+    PublishesPerUser,
+    /// Messages of one namespace.
+    PublishesPerSecond,
+    /// What waits for all clients together.
+    OutboxTotal,
     /// Subscriptions of one session.
     SubscriptionsPerSession,
     /// Frames of one session.
@@ -116,9 +140,15 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 11] = [
         Self::Connections,
         Self::ConnectionsPerAddress,
+        Self::ConnectionsPerUser,
+        Self::HandshakesPerSecond,
+        Self::FailedLoginsPerMinute,
+        Self::PublishesPerUser,
+        Self::PublishesPerSecond,
+        Self::OutboxTotal,
         Self::SubscriptionsPerSession,
         Self::FramesPerSecond,
         Self::BytesPerSecond,
@@ -129,6 +159,12 @@ impl Limit {
         match self {
             Self::Connections => "connections",
             Self::ConnectionsPerAddress => "connections_per_address",
+            Self::ConnectionsPerUser => "connections_per_user",
+            Self::HandshakesPerSecond => "handshakes_per_second",
+            Self::FailedLoginsPerMinute => "failed_logins_per_minute",
+            Self::PublishesPerUser => "publishes_per_user",
+            Self::PublishesPerSecond => "publishes_per_second",
+            Self::OutboxTotal => "outbox_total",
             Self::SubscriptionsPerSession => "subscriptions_per_session",
             Self::FramesPerSecond => "frames_per_second",
             Self::BytesPerSecond => "bytes_per_second",

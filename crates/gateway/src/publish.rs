@@ -3,6 +3,7 @@
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use bytes::Bytes;
 use tidewire_auth::{Denied, Identity};
 use tidewire_broker::{PublishError, Receipt};
 use tidewire_protocol::{
@@ -26,6 +27,8 @@ pub(crate) struct Done {
 pub(crate) struct Publishing {
     /// The message's identity: the publisher's own, or a new one.
     pub(crate) message_id: MessageId,
+    /// What the application says about it, one JSON value.
+    pub(crate) result: Option<Bytes>,
     channel: Channel,
     namespace: usize,
     source: Source,
@@ -59,6 +62,7 @@ impl App {
         };
         Ok(Publishing {
             message_id,
+            result: None,
             namespace: self.settings.namespaces.index(&channel),
             source: if sender.is_some() { Source::WebSocket } else { Source::Http },
             began: Instant::now(),
@@ -69,6 +73,12 @@ impl App {
 }
 
 impl Publishing {
+    /// With what the application says about it.
+    pub(crate) fn with_result(mut self, result: Option<Bytes>) -> Self {
+        self.result = result;
+        self
+    }
+
     /// Polls the broker's answer.
     pub(crate) fn poll(
         &mut self,

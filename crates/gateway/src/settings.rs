@@ -1,5 +1,6 @@
 //! What can be set about connections. The binary makes it from the configuration.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tidewire_hub::{OutboxLimits, WindowLimits};
 use tidewire_protocol::Namespaces;
 
 use crate::address::AddressLimits;
+use crate::hooks::HookSettings;
 use crate::jwks::JwksSettings;
 use crate::origin::Origins;
 
@@ -22,6 +24,18 @@ pub struct Settings {
     pub handshakes: usize,
     /// What one address may have.
     pub addresses: AddressLimits,
+    /// Streams and polls of one user at a time. Absent: no limit. The same for the next ones.
+    pub connections_per_user: Option<usize>,
+    /// New connections of one address in a second, or behind a trusted proxy new streams.
+    pub handshakes_per_second: Option<u32>,
+    /// Logins of one address in a minute that came to nothing.
+    pub failed_logins_per_minute: Option<u32>,
+    /// Messages of one user in a second.
+    pub publishes_per_user: Option<u32>,
+    /// Messages of all users of a namespace in a second, by its name.
+    pub namespace_publishes: HashMap<String, u32>,
+    /// Bytes that may wait for all slow clients together.
+    pub outbox_total: Option<usize>,
     /// Frames of one WebSocket in a second; 0: no limit.
     pub frames_per_second: u32,
     /// Bytes of messages of one WebSocket in a second; 0: no limit. At least the largest message.
@@ -30,6 +44,9 @@ pub struct Settings {
     pub subscriptions_per_session: usize,
     /// The most bytes of a client's frame, of a message and of an HTTP body.
     pub message_bytes: usize,
+    /// Messages from so many bytes on are compressed for WebSocket clients that offer it. Not set:
+    /// compression is not agreed on.
+    pub compress_from: Option<usize>,
     /// What may wait for a client before it counts as slow.
     pub outbox: OutboxLimits,
     /// Publishes of one session that wait for the broker at a time; it is not read from beyond.
@@ -70,6 +87,8 @@ pub struct Settings {
     pub jwks: Option<JwksSettings>,
     /// From a WebSocket's handshake to its login, where nobody has logged in with that.
     pub login_timeout: Duration,
+    /// Where the application is asked.
+    pub hooks: HookSettings,
 }
 
 impl Default for Settings {
@@ -79,10 +98,17 @@ impl Default for Settings {
             connections: 10_000,
             handshakes: 64,
             addresses: AddressLimits::default(),
+            connections_per_user: None,
+            handshakes_per_second: None,
+            failed_logins_per_minute: None,
+            publishes_per_user: None,
+            namespace_publishes: HashMap::new(),
+            outbox_total: None,
             frames_per_second: 0,
             bytes_per_second: 0,
             subscriptions_per_session: 128,
             message_bytes: 64 << 10,
+            compress_from: None,
             outbox: OutboxLimits { bytes: 1 << 20, messages: 1_024 },
             publishes_in_flight: 64,
             head_timeout: Duration::from_secs(10),
@@ -102,6 +128,7 @@ impl Default for Settings {
             policy: None,
             jwks: None,
             login_timeout: Duration::from_secs(10),
+            hooks: HookSettings::default(),
         }
     }
 }

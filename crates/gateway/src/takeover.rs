@@ -26,6 +26,8 @@ use crate::auth::Caller;
 pub(crate) struct Takeover {
     /// What the session wants to be written.
     pub(crate) form: Form,
+    /// Whether the client of a WebSocket may compress what it sends.
+    pub(crate) inflate: bool,
     /// Who opened it.
     pub(crate) caller: Caller,
     /// The channels of its address and of its caller's token, and where each begins.

@@ -26,6 +26,8 @@ pub(crate) struct Batch {
     is_live: bool,
     /// They may be dropped where a client is too slow.
     may_drop: bool,
+    /// Of so many bytes and more they are compressed for who agreed on that.
+    compress_from: usize,
 }
 
 /// Bytes, and how many messages they are.
@@ -45,11 +47,11 @@ pub(crate) struct Tally {
 
 impl Batch {
     /// Nothing is joined yet. Where they are live they `may_drop` out of the outbox of a client
-    /// that is too slow.
-    pub(crate) fn new(messages: Vec<Arc<Encoded>>, may_drop: bool) -> Self {
+    /// that is too slow. Of `compress_from` bytes and more they are compressed for who agreed.
+    pub(crate) fn new(messages: Vec<Arc<Encoded>>, may_drop: bool, compress_from: usize) -> Self {
         let excludes = messages.iter().any(|one| one.message.exclude.is_some());
         let is_live = messages.iter().all(|one| one.message.stored.is_none());
-        Self { messages, pieces: Default::default(), excludes, is_live, may_drop }
+        Self { messages, pieces: Default::default(), excludes, is_live, may_drop, compress_from }
     }
 
     /// The messages.
@@ -68,9 +70,9 @@ impl Batch {
                     continue;
                 }
                 match session.before(one) {
-                    None => self.hand(session, one.bytes(form), 1, tally),
+                    None => self.hand(session, one.bytes(form, self.compress_from), 1, tally),
                     Some(mut bytes) => {
-                        bytes.extend_from_slice(one.bytes(form));
+                        bytes.extend_from_slice(one.bytes(form, self.compress_from));
                         self.hand(session, &bytes.into(), 1, tally);
                     }
                 }
@@ -100,13 +102,14 @@ impl Batch {
     }
 
     fn join(&self, form: Form) -> SmallVec<[Piece; 1]> {
+        let from = self.compress_from;
         let mut pieces = SmallVec::new();
         let mut rest = &self.messages[..];
         while let Some((first, others)) = rest.split_first() {
-            let mut length = first.bytes(form).len();
+            let mut length = first.bytes(form, from).len();
             let mut count = 1;
             for other in others {
-                length += other.bytes(form).len();
+                length += other.bytes(form, from).len();
                 if length > MAX_PIECE_BYTES {
                     break;
                 }
@@ -114,10 +117,10 @@ impl Batch {
             }
             let (joined, left) = rest.split_at(count);
             let bytes = if let [one] = joined {
-                one.bytes(form).clone()
+                one.bytes(form, from).clone()
             } else {
                 let mut bytes = BytesMut::with_capacity(length.min(MAX_PIECE_BYTES));
-                joined.iter().for_each(|one| bytes.extend_from_slice(one.bytes(form)));
+                joined.iter().for_each(|one| bytes.extend_from_slice(one.bytes(form, from)));
                 bytes.freeze()
             };
             // At most as many as a turn holds.

@@ -28,4 +28,4 @@ pub use session::{Session, SessionSlot, Subscription};
 pub use stored::{Action, Begin, Start, StoredChannel};
 pub use sweep::Beat;
 pub use window::{Gap, Offered, Repaired, Window, WindowLimits};
-pub use wire::{Encoded, Form, Transport, encode_reply};
+pub use wire::{Encoded, Form, Frames, Transport, encode_reply};

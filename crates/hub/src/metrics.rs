@@ -21,6 +21,8 @@ pub(crate) struct Metrics {
     pub(crate) delivery: Histogram,
     /// Plain publishes to Redis, by the namespace's number.
     pub(crate) direct: Vec<Counter>,
+    /// Messages that a newer one of their event replaced, by the namespace's number.
+    pub(crate) superseded: Vec<Counter>,
 }
 
 /// One counter for each transport.
@@ -41,7 +43,7 @@ impl PerTransport {
 }
 
 impl Metrics {
-    pub(crate) fn new<'a>(namespaces: impl Iterator<Item = &'a str>) -> Self {
+    pub(crate) fn new<'a>(namespaces: impl Iterator<Item = &'a str> + Clone) -> Self {
         Self {
             subscriptions: gauge!("tidewire_subscriptions"),
             channels: gauge!("tidewire_channels"),
@@ -54,6 +56,13 @@ impl Metrics {
             skipped: PerTransport::new("tidewire_outbox_skipped_messages_total"),
             fanout: histogram!("tidewire_fanout_seconds"),
             delivery: histogram!("tidewire_delivery_seconds"),
+            superseded: namespaces
+                .clone()
+                .map(|name| {
+                    let name = name.to_owned();
+                    counter!("tidewire_conflated_messages_total", "namespace" => name)
+                })
+                .collect(),
             direct: namespaces
                 .map(|name| {
                     let name = name.to_owned();

@@ -387,7 +387,9 @@ impl StoredChannel {
                 let gap = Some(Gap { after: None, cursor: Some(place) });
                 Some(Begin { place, recovered: Some(false), gap, backlog: Vec::new() })
             }
-            Start::After(cursor) => from(cursor, Some(true)),
+            Start::After(cursor) => {
+                Some(goes_on(window, cursor, window.after(cursor)?.cloned().collect()))
+            }
             Start::Last(count) if is_kept => from(window.rewind(count, 0)?, None),
             Start::Since(time) if is_kept => from(window.rewind(usize::MAX, time)?, None),
             Start::Last(_) | Start::Since(_) => None,
@@ -405,11 +407,7 @@ impl StoredChannel {
             Start::After(cursor) => match reading.judge(cursor) {
                 Verdict::GoesOn(from) => {
                     let backlog = self.backlog(window, &entries[from..], cursor.id);
-                    // Before the first message each node has a name of its own for the one place.
-                    // All who are there share this node's, so that a gap begins where they are.
-                    let is_first = cursor.id.is_before_first() && backlog.is_empty();
-                    let place = if is_first { window.last() } else { cursor };
-                    return Some(Begin { place, recovered: Some(true), gap: None, backlog });
+                    return Some(goes_on(window, cursor, backlog));
                 }
                 Verdict::Gap(from) => (from, Some(false), Some(cursor)),
             },
@@ -446,4 +444,13 @@ impl StoredChannel {
         let older = older.map(|entry| Arc::new(Encoded::new(self.channel.clone(), entry.clone())));
         older.chain(window.above(above).cloned()).collect()
     }
+}
+
+/// A subscription that goes on after its place with these messages. Before the first message each
+/// node has a name of its own for the one place: all who are there share this node's, so that a gap
+/// begins where they are.
+fn goes_on(window: &Window, cursor: Cursor, backlog: Vec<Arc<Encoded>>) -> Begin {
+    let is_first = cursor.id.is_before_first() && backlog.is_empty();
+    let place = if is_first { window.last() } else { cursor };
+    Begin { place, recovered: Some(true), gap: None, backlog }
 }

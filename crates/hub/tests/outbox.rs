@@ -6,7 +6,7 @@ use std::future::poll_fn;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use tidewire_hub::{Failure, Form, Gap, Outbox, OutboxLimits, Sink};
+use tidewire_hub::{Failure, Form, Frames, Gap, Outbox, OutboxLimits, Sink};
 use tidewire_protocol::{Channel, Cursor, EntryId, Incarnation};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -26,7 +26,7 @@ async fn pair() -> (TcpStream, TcpStream) {
 }
 
 fn outbox(server: TcpStream, held: bool) -> Outbox {
-    Outbox::new(Sink::Socket(server), Form::WebSocketJson, LIMITS, held)
+    Outbox::new(Sink::Socket(server), Form::WebSocket(Frames::default()), LIMITS, held)
 }
 
 /// Sends until something waits.
@@ -141,7 +141,7 @@ async fn a_client_that_is_gone_is_lost() {
 /// An outbox whose bytes are fetched, with room for so many messages.
 fn fetched(messages: usize) -> Outbox {
     let limits = OutboxLimits { bytes: 64 << 10, messages };
-    Outbox::new(Sink::Fetched, Form::WebSocketJson, limits, false)
+    Outbox::new(Sink::Fetched, Form::WebSocket(Frames::default()), limits, false)
 }
 
 fn take(outbox: &Outbox) -> Vec<String> {

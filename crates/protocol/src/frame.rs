@@ -7,10 +7,12 @@ use serde_json::value::RawValue;
 
 use crate::body::take_publication;
 use crate::fields::{Fields, FieldsError};
-use crate::{Channel, Code, Publication};
+use crate::{Channel, Code, Payload, Publication};
 
 /// The longest `id` that a client may give its frames, in bytes.
 pub const MAX_FRAME_ID_BYTES: usize = 128;
+/// The longest name of an RPC's method, in bytes.
+pub const MAX_METHOD_BYTES: usize = 128;
 
 /// One frame of a client: what it wants, and the `id` that the answer carries.
 #[derive(Debug, PartialEq)]
@@ -53,6 +55,13 @@ pub enum Request {
         publication: Publication,
         /// Whether the sender, if it is subscribed, gets it, too.
         echo: bool,
+    },
+    /// Ask the application, and give me its answer.
+    Rpc {
+        /// What for: 1 to [`MAX_METHOD_BYTES`] bytes without control characters.
+        method: Box<str>,
+        /// With what; `null` where the client gave nothing.
+        payload: Payload,
     },
     /// This is who I am; also instead of what was said before.
     Auth {
@@ -181,7 +190,7 @@ impl ClientFrame {
     /// # Errors
     /// Says what is wrong with it, with the frame's id where one could be read.
     pub fn parse_json(text: &str) -> Result<Self, FrameError> {
-        let mut fields = Fields::parse(text).map_err(|e| FrameError {
+        let fields = Fields::parse(text).map_err(|e| FrameError {
             id: None,
             code: Code::BadFrame,
             message: match e {
@@ -189,6 +198,11 @@ impl ClientFrame {
                 FieldsError::NotObject => "the frame is no JSON object".to_owned(),
             },
         })?;
+        Self::of(fields)
+    }
+
+    /// The frame that these members make.
+    pub(crate) fn of(mut fields: Fields<'_>) -> Result<Self, FrameError> {
         let id = frame_id(&mut fields)?;
         match request(fields) {
             Ok(request) => Ok(Self { id, request }),
@@ -233,6 +247,7 @@ fn request(mut fields: Fields<'_>) -> Result<Request, Refusal> {
         }
         Some("publish") => publish(fields),
         Some("history") => history(fields),
+        Some("rpc") => rpc(fields),
         Some("auth") => {
             let token = fields.take_string("token").map_err(bad)?;
             let token = token.ok_or_else(|| bad("'token' is missing"))?;
@@ -246,7 +261,8 @@ fn request(mut fields: Fields<'_>) -> Result<Request, Refusal> {
         Some(other) => {
             let shown: String = other.chars().take(64).collect();
             Err(bad(format!(
-                "unknown type '{}'; allowed: subscribe, unsubscribe, publish, history, auth, ping",
+                "unknown type '{}'; allowed: subscribe, unsubscribe, publish, history, rpc, auth, \
+                 ping",
                 shown.escape_debug()
             )))
         }
@@ -291,6 +307,22 @@ fn publish(mut fields: Fields<'_>) -> Result<Request, Refusal> {
     let publication = take_publication(&mut fields, copy).map_err(bad)?;
     fields.finish("type, id, channel, event, payload, messageId, echo").map_err(bad)?;
     Ok(Request::Publish { channel, publication, echo })
+}
+
+fn rpc(mut fields: Fields<'_>) -> Result<Request, Refusal> {
+    let method = fields.take_string("method").map_err(bad)?;
+    let method: Box<str> = method.ok_or_else(|| bad("'method' is missing"))?.into();
+    if method.is_empty() || method.len() > MAX_METHOD_BYTES || method.chars().any(char::is_control)
+    {
+        let rule = format!("'method' has 1 to {MAX_METHOD_BYTES} bytes, no control characters");
+        return Err(bad(rule));
+    }
+    let payload = match fields.take("payload") {
+        Some(raw) => Bytes::copy_from_slice(raw.get().as_bytes()),
+        None => Bytes::from_static(b"null"),
+    };
+    fields.finish("type, id, method, payload").map_err(bad)?;
+    Ok(Request::Rpc { method, payload: Payload::Json(payload) })
 }
 
 fn channel(fields: &mut Fields<'_>) -> Result<Channel, Refusal> {
@@ -339,6 +371,11 @@ mod tests {
         assert_eq!(frame.id.unwrap().as_json(), r#""a\"b""#);
         assert_eq!(frame.request, Request::Unsubscribe { channel: channel("a") });
         assert_eq!(parse(r#"{"type":"ping"}"#).request, Request::Ping);
+        for (given, payload) in [(r#","payload":{"a": 1}"#, r#"{"a": 1}"#), ("", "null")] {
+            let frame = parse(&format!(r#"{{"type":"rpc","method":"carts.add"{given}}}"#));
+            let payload = Payload::Json(payload.into());
+            assert_eq!(frame.request, Request::Rpc { method: "carts.add".into(), payload });
+        }
         let frame = parse(r#"{"type":"auth","id":1,"token":"a.b.c"}"#);
         assert_eq!(frame.request, Request::Auth { token: Secret("a.b.c".into()) });
         assert!(!format!("{frame:?}").contains("a.b.c"));
@@ -372,7 +409,10 @@ mod tests {
             ("[1]", Code::BadFrame, None, "no JSON object"),
             ("{}", Code::BadFrame, None, "'type' is missing"),
             (r#"{"type":"dance","id":1}"#, Code::BadFrame, Some("1"), "unknown type 'dance'"),
-            (r#"{"type":"rpc","id":1}"#, Code::BadFrame, Some("1"), "unknown type"),
+            (r#"{"type":"rpc","id":1}"#, Code::BadFrame, Some("1"), "'method' is missing"),
+            (r#"{"type":"rpc","id":1,"method":""}"#, Code::BadFrame, Some("1"), "'method' has"),
+            (r#"{"type":"rpc","method":"a\nb"}"#, Code::BadFrame, None, "'method' has"),
+            (r#"{"type":"rpc","method":"m","channel":"a"}"#, Code::BadFrame, None, "'channel'"),
             (r#"{"type":1,"id":"q"}"#, Code::BadFrame, Some("\"q\""), "'type' must be a string"),
             (r#"{"type":"ping","id":{}}"#, Code::BadFrame, None, "'id' must be"),
             (r#"{"type":"ping","id":null}"#, Code::BadFrame, None, "'id' must be"),

@@ -10,12 +10,15 @@ mod code;
 mod envelope;
 mod fields;
 mod frame;
+mod hook;
 mod message;
+mod msgpack;
 mod namespace;
 mod place;
 mod reply;
 mod session;
 pub mod sse;
+mod subprotocol;
 mod token;
 
 pub use body::{BatchItem, BodyError, MAX_BATCH, Publication, batch, plain, request};
@@ -27,8 +30,10 @@ pub use envelope::{
 };
 pub use fields::MAX_NESTING;
 pub use frame::{
-    ClientFrame, FrameError, FrameId, MAX_FRAME_ID_BYTES, MAX_REWIND, Page, Request, Rewind, Secret,
+    ClientFrame, FrameError, FrameId, MAX_FRAME_ID_BYTES, MAX_METHOD_BYTES, MAX_REWIND, Page,
+    Request, Rewind, Secret,
 };
+pub use hook::{Hook, HookAnswer, HookCaller, HookSubject};
 pub use message::{
     DEFAULT_EVENT, Event, EventError, MAX_EVENT_BYTES, MAX_MESSAGE_ID_BYTES, Message, MessageId,
     MessageIdError, Payload, Sender, Timestamp,
@@ -37,4 +42,5 @@ pub use namespace::{NamespaceRules, Namespaces, WhenSlow};
 pub use place::{Cursor, CursorError, EntryId, Incarnation, MAX_CURSOR_BYTES, Stored};
 pub use reply::{Acked, Reply, WelcomeChannel, Welcomed, write_page};
 pub use session::SessionId;
+pub use subprotocol::Subprotocol;
 pub use token::StreamToken;

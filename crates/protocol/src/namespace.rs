@@ -13,6 +13,9 @@ pub struct NamespaceRules {
     pub history_size: usize,
     /// For how long they are kept after the last one.
     pub history_ttl: Duration,
+    /// Deliver only the newest message of each event in each interval of this length. Live
+    /// channels alone.
+    pub conflate: Option<Duration>,
     /// Log every message of the namespace (for finding faults; off by default).
     pub log: bool,
     /// What a subscriber that is too slow costs; on a stored channel always its session.
@@ -35,6 +38,7 @@ impl Default for NamespaceRules {
         Self {
             history_size: 100,
             history_ttl: Duration::from_secs(300),
+            conflate: None,
             log: false,
             when_slow: WhenSlow::Close,
         }
@@ -110,7 +114,7 @@ impl Namespaces {
     }
 
     /// The names in the order of their numbers.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
         self.rules.iter().map(|(name, _)| &**name)
     }
 }

@@ -110,6 +110,10 @@ pub struct Acked<'a> {
     pub recovered: Option<bool>,
     /// When the login ends, of `auth`.
     pub expires: Option<Timestamp>,
+    /// What the application says about a publish: one JSON value.
+    pub result: Option<&'a [u8]>,
+    /// What the application answers to an `rpc`: one JSON value.
+    pub payload: Option<&'a [u8]>,
     /// Messages, of `history`, with the cursor of the next page.
     pub page: Option<(&'a Channel, &'a [Message], Option<Cursor>)>,
 }
@@ -251,6 +255,14 @@ impl Acked<'_> {
         }
         write_recovered(self.recovered, out);
         write_expires(self.expires, out);
+        for (begin, json) in
+            [(&br#","result":"#[..], self.result), (br#","payload":"#, self.payload)]
+        {
+            if let Some(json) = json {
+                out.extend_from_slice(begin);
+                out.extend_from_slice(json);
+            }
+        }
         if let Some((channel, messages, next)) = self.page {
             out.push(b',');
             write_page(channel, messages, next, out);
@@ -379,7 +391,7 @@ fn write_shutdown(reconnect: u64, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-fn write_string(text: &str, out: &mut Vec<u8>) {
+pub(crate) fn write_string(text: &str, out: &mut Vec<u8>) {
     // A Vec takes every byte and a string has no key: serde_json has nothing to fail at.
     let _ = serde_json::to_writer(out, text);
 }
@@ -388,7 +400,7 @@ fn write_number(number: u64, out: &mut Vec<u8>) {
     write_display(number, out);
 }
 
-fn write_display(value: impl std::fmt::Display, out: &mut Vec<u8>) {
+pub(crate) fn write_display(value: impl std::fmt::Display, out: &mut Vec<u8>) {
     struct Ascii<'a>(&'a mut Vec<u8>);
     impl std::fmt::Write for Ascii<'_> {
         fn write_str(&mut self, text: &str) -> std::fmt::Result {
@@ -476,6 +488,11 @@ mod tests {
         assert_eq!(
             value(&Reply::Ack { id: None, acked }),
             json!({"type": "ack", "cursor": text, "recovered": false})
+        );
+        let (result, payload) = (Some(&b"{\"a\": 1}"[..]), Some(&b"null"[..]));
+        assert_eq!(
+            value(&Reply::Ack { id: None, acked: Acked { result, payload, ..Acked::default() } }),
+            json!({"type": "ack", "result": {"a": 1}, "payload": null})
         );
         assert_eq!(
             value(&Reply::Unsubscribed { channel: &channel, code: Code::Unavailable }),

@@ -1,4 +1,5 @@
-//! A WebSocket client on tokio-tungstenite, which shares no code with the gateway's codec.
+//! A WebSocket client on tokio-tungstenite and rmp-serde, which share no code with the gateway's
+//! codecs.
 
 use std::net::SocketAddr;
 
@@ -78,12 +79,23 @@ impl WebSocket {
         soon("a frame's way out", sent).await.expect("a frame is sent");
     }
 
-    /// Sends a JSON value as a text frame.
+    /// Whether its frames are MessagePack.
+    fn is_packed(&self) -> bool {
+        let subprotocol = self.response.headers().get("sec-websocket-protocol");
+        subprotocol.is_some_and(|name| name == "tidewire.msgpack")
+    }
+
+    /// Sends a JSON value as its subprotocol has it.
     ///
     /// # Panics
     /// When the connection is gone.
     pub async fn send(&mut self, frame: &Value) {
-        self.send_text(&frame.to_string()).await;
+        if !self.is_packed() {
+            return self.send_text(&frame.to_string()).await;
+        }
+        let packed = rmp_serde::to_vec(frame).expect("JSON is MessagePack, too");
+        let sent = self.stream.send(Message::binary(packed));
+        soon("a frame's way out", sent).await.expect("a frame is sent");
     }
 
     /// The next message, pings answered and left out.
@@ -101,16 +113,19 @@ impl WebSocket {
         }
     }
 
-    /// The next message, which must be JSON text.
+    /// The next message, which must be JSON text, or MessagePack where that was agreed on.
     ///
     /// # Panics
     /// When it is something else.
     pub async fn next_json(&mut self) -> Value {
         match self.next_message().await {
-            Message::Text(text) => {
+            Message::Text(text) if !self.is_packed() => {
                 serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
             }
-            other => panic!("expected JSON text, got {other:?}"),
+            Message::Binary(packed) if self.is_packed() => {
+                rmp_serde::from_slice(&packed).unwrap_or_else(|e| panic!("{e}: {packed:x?}"))
+            }
+            other => panic!("not of the subprotocol: {other:?}"),
         }
     }
 

@@ -24,10 +24,16 @@ pub(crate) type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// The paths of the admin listener: `/metrics` (Prometheus' text format), `/healthz` (the process
 /// runs), `/readyz` (503 with the reason as text while the node cannot do its job), and `POST /drain`,
-/// which does what SIGTERM does.
-pub(crate) fn router(metrics: PrometheusHandle, ready: Ready, drain: Arc<Notify>) -> Router {
+/// which does what SIGTERM does. With `demo` also `POST /crash`: see [`crash`].
+pub(crate) fn router(
+    metrics: PrometheusHandle,
+    ready: Ready,
+    drain: Arc<Notify>,
+    demo: bool,
+) -> Router {
     let asked = ready.clone();
-    Router::new()
+    let router = if demo { Router::new().route("/crash", post(crash)) } else { Router::new() };
+    router
         .route("/metrics", get(move || async move { scrape(&metrics, &asked) }))
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(move || async move { readiness(&ready) }))
@@ -51,10 +57,24 @@ fn scrape(metrics: &PrometheusHandle, ready: &Ready) -> Response {
 fn start_drain(drain: &Notify, headers: &HeaderMap) -> Response {
     // A page on any site can send this to an operator's own machine; nobody else has an origin.
     if headers.contains_key(header::ORIGIN) {
-        return problem(StatusCode::FORBIDDEN, "forbidden", "not from a browser");
+        return not_from_a_browser();
     }
     drain.notify_one();
     (StatusCode::ACCEPTED, "draining\n").into_response()
+}
+
+/// Ends the process with the request unanswered: clients and supervisor see what a fault would show
+/// them. Not by SIGKILL to itself, which the kernel ignores for a container's first process.
+async fn crash(headers: HeaderMap) -> Response {
+    if headers.contains_key(header::ORIGIN) {
+        return not_from_a_browser();
+    }
+    tracing::error!("crashing, because POST /crash said so (demo = true)");
+    std::process::abort()
+}
+
+fn not_from_a_browser() -> Response {
+    problem(StatusCode::FORBIDDEN, "forbidden", "not from a browser")
 }
 
 fn readiness(ready: &Ready) -> Response {
@@ -148,11 +168,22 @@ mod tests {
         method: &str,
         path: &str,
     ) -> (u16, String, String, String) {
+        ask_with(ready, method, path, false).await
+    }
+
+    async fn ask_with(
+        ready: Result<(), String>,
+        method: &str,
+        path: &str,
+        demo: bool,
+    ) -> (u16, String, String, String) {
         let recorder = telemetry::metrics_recorder().unwrap();
         let handle = recorder.handle();
         metrics::with_local_recorder(&recorder, telemetry::describe);
-        let router = router(handle, Arc::new(move || ready.clone()), Arc::default());
-        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let router = router(handle, Arc::new(move || ready.clone()), Arc::default(), demo);
+        let request =
+            Request::builder().method(method).uri(path).header("origin", "http://evil.example");
+        let request = request.body(Body::empty()).unwrap();
         let response = router.oneshot(request).await.unwrap();
         let header = |name| {
             let value = response.headers().get(name);
@@ -196,9 +227,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_crash_is_to_be_had_in_demonstrations_only_and_by_no_page() {
+        assert_eq!(ask(Ok(()), "POST", "/crash").await.0, 404);
+        assert_eq!(ask_with(Ok(()), "POST", "/crash", true).await.0, 403);
+        assert_eq!(ask_with(Ok(()), "GET", "/crash", true).await.0, 405);
+        assert_eq!(ask(Ok(()), "POST", "/drain").await.0, 403);
+    }
+
+    #[tokio::test]
     async fn it_serves_and_stops() {
         let recorder = telemetry::metrics_recorder().unwrap();
-        let router = router(recorder.handle(), Arc::new(|| Ok(())), Arc::default());
+        let router = router(recorder.handle(), Arc::new(|| Ok(())), Arc::default(), false);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/healthz", listener.local_addr().unwrap());
         let stop = CancellationToken::new();

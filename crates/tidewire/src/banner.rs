@@ -29,6 +29,10 @@ pub(crate) fn banner(listen: SocketAddr, admin: SocketAddr, broker: &str, login:
         }
         Login::None | Login::Elsewhere => "",
     };
+    let demos = match login {
+        Login::None => format!("; {base}/demo/ has demos"),
+        Login::Secret | Login::Elsewhere => String::new(),
+    };
     format!(
         "Tidewire {version} listens on http://{listen} \
          (admin: http://{admin}/metrics; broker: {broker})\n\
@@ -39,7 +43,7 @@ pub(crate) fn banner(listen: SocketAddr, admin: SocketAddr, broker: &str, login:
          \x20 curl {header}-d '{{\"event\":\"headline\",\"payload\":{{\"title\":\"hi\"}}}}' \
          -H 'content-type: application/json' {base}/v1/channels/news/messages\n\
          \n\
-         or open {base}/ in a browser.\n"
+         or open {base}/ in a browser{demos}.\n"
     )
 }
 
@@ -76,6 +80,7 @@ mod tests {
              application/json' http://127.0.0.1:8000/v1/channels/news/messages\n"
         ), "{text}");
         assert!(text.contains("open http://127.0.0.1:8000/ in"), "{text}");
+        assert!(text.contains("http://127.0.0.1:8000/demo/ has demos.\n"), "{text}");
         assert!(text.contains("http://[::1]:8001/metrics"), "{text}");
     }
 
@@ -85,6 +90,7 @@ mod tests {
         let text = banner(at, at, "embedded", Login::Secret);
         assert!(text.contains("TOKEN=$(tidewire token --sub me"), "{text}");
         assert!(text.contains("curl -N -H \"authorization: Bearer $TOKEN\" 'http"), "{text}");
+        assert!(text.ends_with("open http://127.0.0.1:8000/ in a browser.\n"), "{text}");
         let text = banner(at, at, "embedded", Login::Elsewhere);
         assert!(!text.contains("tidewire token") && text.contains("$TOKEN"), "{text}");
     }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use secrecy::ExposeSecret;
 use tidewire_broker::{Broker, MemoryBroker};
 use tidewire_broker_redis::RedisBroker;
-use tidewire_gateway::{Gateway, Origins, Settings};
+use tidewire_gateway::{Gateway, HookSecret, HookSettings, Origins, Settings};
 use tidewire_hub::OutboxLimits;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -41,14 +42,18 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     tokio::spawn(telemetry::upkeep(metrics.clone(), stop.clone()));
 
     let settings = settings(&config, connections)?;
-    let gateway = Gateway::start(listen, broker(&config)?, pages::router(), settings)?;
+    let gateway =
+        Gateway::start(listen, broker(&config)?, pages::router(config.auth.is_open()), settings)?;
     let drain = Arc::new(Notify::new());
-    let router = admin::router(metrics, Arc::new(gateway.readiness()), drain.clone());
+    let router = admin::router(metrics, Arc::new(gateway.readiness()), drain.clone(), config.demo);
     let admin = tokio::spawn(admin::serve(admin, router, stop.clone()));
 
     let broker =
         config.broker.url.as_ref().map_or_else(|| "embedded".to_owned(), ToString::to_string);
     tracing::info!(listen = %at, admin = %admin_at, broker, files, connections, "serving");
+    if config.demo {
+        tracing::warn!(admin = %admin_at, "demo = true: whoever reaches the admin listener can crash this node");
+    }
     // Nobody may be there to read it, which is no reason not to serve.
     let login = match (config.auth.is_open(), config.auth.jwt.secret.is_empty()) {
         (true, _) => banner::Login::None,
@@ -133,7 +138,7 @@ fn broker(config: &Config) -> anyhow::Result<Arc<dyn Broker>> {
 }
 
 fn settings(config: &Config, connections: usize) -> anyhow::Result<Settings> {
-    let Config { limits, heartbeat, .. } = config;
+    let Config { limits, heartbeat, compression, .. } = config;
     let origins = Origins {
         allowed: config.auth.allowed_origins.iter().map(|one| one.as_str().to_owned()).collect(),
         // Who must log in is not let in by where a page is from.
@@ -151,6 +156,7 @@ fn settings(config: &Config, connections: usize) -> anyhow::Result<Settings> {
         bytes_per_second,
         subscriptions_per_session: limits.subscriptions_per_session,
         message_bytes: limits.frame_bytes,
+        compress_from: compression.websocket.then_some(compression.threshold),
         outbox: OutboxLimits { bytes: limits.outbox_bytes, messages: limits.outbox_messages },
         publishes_in_flight: limits.publishes_in_flight,
         window_bytes: limits.window_bytes,
@@ -167,8 +173,25 @@ fn settings(config: &Config, connections: usize) -> anyhow::Result<Settings> {
         policy: Some(decides.policy),
         jwks: decides.jwks,
         login_timeout: config.auth.login_timeout,
+        hooks: hooks(config),
         ..Settings::default()
     })
+}
+
+fn hooks(config: &Config) -> HookSettings {
+    let hooks = &config.hooks;
+    let without = config.namespaces.iter().filter(|(_, namespace)| !namespace.hooks);
+    HookSettings {
+        urls: hooks.urls.each_ref().map(|url| url.as_ref().map(|url| url.as_str().to_owned())),
+        without: without.map(|(name, _)| name.clone()).collect(),
+        timeout: hooks.timeout,
+        concurrency: hooks.concurrency,
+        secrets: hooks
+            .secret
+            .iter()
+            .map(|secret| HookSecret::new(secret.expose_secret().as_bytes()))
+            .collect(),
+    }
 }
 
 async fn bind(key: &str, endpoint: &Endpoint) -> anyhow::Result<TcpListener> {

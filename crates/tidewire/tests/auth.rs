@@ -214,8 +214,19 @@ async fn a_token_opens_what_it_grants_on_every_path() {
 
 #[tokio::test]
 async fn the_first_frame_logs_in() {
+    the_first_frame_logs_in_over("tidewire.json").await;
+}
+
+#[tokio::test]
+async fn the_first_frame_logs_in_over_messagepack() {
+    the_first_frame_logs_in_over("tidewire.msgpack").await;
+}
+
+async fn the_first_frame_logs_in_over(subprotocol: &str) {
     let gateway = gateway().await;
-    let mut ws = WebSocket::connect(gateway.addr(), "/v1/ws?channel=room:1&channel=other").await;
+    let (path, headers) =
+        ("/v1/ws?channel=room:1&channel=other", [("Sec-WebSocket-Protocol", subprotocol)]);
+    let mut ws = WebSocket::try_connect(gateway.addr(), path, &headers).await.unwrap();
     let ack = ws.ask(&json!({"type": "auth", "id": 1, "token": alice()})).await;
     assert_eq!(ack["type"], "ack");
     assert!(ack["expires"].is_string(), "{ack}");
@@ -502,7 +513,9 @@ async fn a_login_ends_unless_it_is_refreshed() {
     let short = || token(&["--sub", "alice", "--ttl", "4s", "--subscribe", "room:*"]);
     let path = |channel: &str| format!("/v1/ws?channel={channel}&token={}", short());
     let mut ends = WebSocket::connect(gateway.addr(), &path("room:1")).await;
-    let mut stays = WebSocket::connect(gateway.addr(), &path("room:2")).await;
+    let packed = [("Sec-WebSocket-Protocol", "tidewire.msgpack")];
+    let stays = WebSocket::try_connect(gateway.addr(), &path("room:2"), &packed).await;
+    let mut stays = stays.unwrap();
     let sse = path("room:3").replace("/ws", "/sse");
     let mut stream = EventStream::open(gateway.addr(), &sse, &[]).await;
     ends.expect("welcome").await;

@@ -195,7 +195,7 @@ async fn handshakes_that_are_none() {
         ("Sec-WebSocket-Key", "short"),
         ("Sec-WebSocket-Key", ""),
         ("Sec-WebSocket-Protocol", "graphql-ws"),
-        ("Sec-WebSocket-Protocol", "tidewire.msgpack"),
+        ("Sec-WebSocket-Protocol", "tidewire.xml"),
     ] {
         let answer = shake(name, value).await;
         expect_problem(&answer, 400, "bad_request");

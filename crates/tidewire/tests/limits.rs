@@ -112,14 +112,17 @@ async fn too_fast_is_an_error_first_and_then_the_end() {
 #[tokio::test]
 async fn bytes_are_counted_as_frames_are() {
     let gateway = gateway("frame_bytes = \"1KiB\"\nbytes_per_second = \"1KiB\"").await;
-    let mut ws = WebSocket::connect(gateway.addr(), "/v1/ws").await;
-    ws.expect("welcome").await;
     let publish =
         |id: u32| json!({"type": "publish", "id": id, "channel": "a", "payload": "x".repeat(900)});
-    assert_eq!(ws.ask(&publish(1)).await["type"], "ack");
-    assert_eq!(ws.ask(&publish(2)).await["type"], "ack");
-    assert_eq!(ws.ask(&publish(3)).await["code"], "too_fast");
-    assert_eq!(limited(&gateway, "bytes_per_second").await, Some(1.0));
+    for (subprotocol, refused) in [("tidewire.json", 1.0), ("tidewire.msgpack", 2.0)] {
+        let headers = [("Sec-WebSocket-Protocol", subprotocol)];
+        let mut ws = WebSocket::try_connect(gateway.addr(), "/v1/ws", &headers).await.unwrap();
+        ws.expect("welcome").await;
+        assert_eq!(ws.ask(&publish(1)).await["type"], "ack");
+        assert_eq!(ws.ask(&publish(2)).await["type"], "ack");
+        assert_eq!(ws.ask(&publish(3)).await["code"], "too_fast");
+        assert_eq!(limited(&gateway, "bytes_per_second").await, Some(refused));
+    }
 }
 
 #[tokio::test]

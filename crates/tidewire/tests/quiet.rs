@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidewire_testkit::websocket::WebSocket;
-use tidewire_testkit::{Gateway, RedisServer, http, soon, until};
+use tidewire_testkit::{Gateway, RedisServer, Reply, http, soon, until};
 
 /// What the function does, but for the `PUBLISH`.
 const UNHEARD: &str = r#"
@@ -77,7 +77,15 @@ async fn a_flush_is_told_although_nothing_is_published() {
 #[tokio::test]
 async fn what_is_as_it_should_be_costs_no_read_and_no_write() {
     let redis = RedisServer::start().await;
-    let node = node(&redis).await;
+    // With no more rights than the page says.
+    let page = include_str!("../../../docs/redis.md");
+    let user = page.lines().find(|line| line.contains("ACL SETUSER gateway ")).unwrap();
+    redis.command(&user.split_whitespace().collect::<Vec<_>>()).await;
+    let node = Gateway::builder()
+        .config("[broker]\ncompare_interval = \"1s\"\n")
+        .redis(format!("redis://gateway:secret@{}", redis.addr()))
+        .start()
+        .await;
     let mut client = subscribe(&node).await;
     publish(&node, 1).await;
     client.expect("message").await;
@@ -90,6 +98,7 @@ async fn what_is_as_it_should_be_costs_no_read_and_no_write() {
     })
     .await;
     assert_eq!((calls(&redis, "fcall_ro").await, changes(&redis).await), (reads, saved));
+    assert_eq!(redis.command(&["ACL", "LOG"]).await, Reply::Array(vec![]), "denied");
 }
 
 /// How often anything was written since the start.

@@ -105,8 +105,6 @@ async fn elsewhere_it_is_closed() {
     let closed = "tidewire_connections_closed_total{transport=\"websocket\",reason=\"slow\"}";
     publish_until(&node, &["live:1", "cursors:1"], async || node.metric(closed).await == Some(1.0))
         .await;
-    // Of what may be dropped nothing was left by then.
-    assert!(node.metric(SKIPPED).await.unwrap() > 0.0);
     assert_eq!(slow.closed().await, 4000);
 }
 

@@ -1,4 +1,5 @@
-//! An echo server over the codec: every message comes back, every ping is answered.
+//! An echo server over the codec: every message comes back, every ping is answered. With a client
+//! that offers permessage-deflate, messages are compressed.
 //!
 //! The conformance suite's fuzzing client talks to it (`scripts/autobahn`), and it shows how the
 //! codec is driven: one scratch buffer, read, drain, answer. Its handshake is done by hand, so that
@@ -13,9 +14,10 @@
 use std::io::{Error, ErrorKind, Result};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tidewire_websocket::{
-    Decoder, Event, Input, MessageKind, VERSION, accept_key, close, close_empty, encode,
-    is_valid_key, pong,
+    Decoder, Deflate, Event, Input, MessageKind, VERSION, accept_key, close, close_empty, deflate,
+    encode, is_valid_key, pong,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -55,17 +57,24 @@ async fn serve(mut socket: TcpStream) -> Result<()> {
         return Err(ErrorKind::TimedOut.into());
     };
     let (head, mut filled) = head?;
-    match upgrade(&String::from_utf8_lossy(&scratch[..head])) {
-        Ok(answer) => socket.write_all(answer.as_bytes()).await?,
+    let agreed = match upgrade(&String::from_utf8_lossy(&scratch[..head])) {
+        Ok((answer, agreed)) => {
+            socket.write_all(answer.as_bytes()).await?;
+            agreed
+        }
         Err(refusal) => return socket.write_all(refusal.as_bytes()).await,
-    }
+    };
     // A client need not wait for the answer before it sends frames.
     scratch.copy_within(head..filled, 0);
     filled -= head;
 
-    let mut decoder = Decoder::new(MAX_MESSAGE);
+    let mut decoder = match agreed {
+        Some(_) => Decoder::with_deflate(MAX_MESSAGE),
+        None => Decoder::new(MAX_MESSAGE),
+    };
+    let compress = agreed.is_some_and(Deflate::is_for_sending);
     while !decoder.is_closed() {
-        let answers = answer(&mut decoder, &mut scratch[..filled]);
+        let answers = answer(&mut decoder, &mut scratch[..filled], compress);
         socket.write_all(&answers).await?;
         if decoder.is_closed() {
             break;
@@ -79,13 +88,17 @@ async fn serve(mut socket: TcpStream) -> Result<()> {
 }
 
 /// All that is to be said to one read.
-fn answer(decoder: &mut Decoder, read: &mut [u8]) -> Vec<u8> {
+fn answer(decoder: &mut Decoder, read: &mut [u8], compress: bool) -> Vec<u8> {
+    let message = |kind, payload: &[u8]| -> Bytes {
+        let compressed = if compress { deflate(kind, payload) } else { None };
+        compressed.unwrap_or_else(|| encode(kind, payload))
+    };
     let mut answers = Vec::new();
     let mut input = Input::new(read);
     loop {
         let frame = match decoder.decode(&mut input) {
-            Ok(Some(Event::Text(text))) => encode(MessageKind::Text, text.as_bytes()),
-            Ok(Some(Event::Binary(bytes))) => encode(MessageKind::Binary, bytes),
+            Ok(Some(Event::Text(text))) => message(MessageKind::Text, text.as_bytes()),
+            Ok(Some(Event::Binary(bytes))) => message(MessageKind::Binary, bytes),
             Ok(Some(Event::Ping(payload))) => pong(payload),
             Ok(Some(Event::Pong(_))) => continue,
             Ok(Some(Event::Close(Some((code, reason))))) => close(code, reason),
@@ -129,8 +142,9 @@ async fn read_head(socket: &mut TcpStream, scratch: &mut [u8]) -> Result<(usize,
     }
 }
 
-/// The answer to a request's head: 101 as `Ok`, a refusal as `Err`.
-fn upgrade(head: &str) -> std::result::Result<String, String> {
+/// The answer to a request's head, and whether messages are compressed: 101 as `Ok`, a refusal as
+/// `Err`.
+fn upgrade(head: &str) -> std::result::Result<(String, Option<Deflate>), String> {
     let refusal = |status: &str| {
         format!(
             "HTTP/1.1 {status}\r\nSec-WebSocket-Version: {VERSION}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -160,8 +174,16 @@ fn upgrade(head: &str) -> std::result::Result<String, String> {
     if header("Sec-WebSocket-Version") != VERSION {
         return Err(refusal("426 Upgrade Required"));
     }
-    Ok(format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\r\n",
+    let extensions =
+        headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("Sec-WebSocket-Extensions"));
+    let Ok(agreed) = Deflate::negotiate(extensions.map(|(_, value)| value.as_bytes())) else {
+        return Err(refusal("400 Bad Request"));
+    };
+    let extensions =
+        agreed.map(|agreed| format!("Sec-WebSocket-Extensions: {agreed}\r\n")).unwrap_or_default();
+    let answer = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n{extensions}\r\n",
         accept_key(key)
-    ))
+    );
+    Ok((answer, agreed))
 }

@@ -11,7 +11,7 @@ use crate::header::{Header, Opcode};
 use crate::input::Input;
 use crate::mask::unmask;
 use crate::partial::Partial;
-use crate::{DecodeError, close_code};
+use crate::{DecodeError, close_code, deflate};
 
 /// What a client sent. The bytes lie in the scratch buffer, or in the decoder if they came in
 /// pieces; either way they last until the next call.
@@ -39,6 +39,8 @@ pub enum Event<'e> {
 pub struct Decoder {
     max_message: usize,
     partial: Option<Box<Partial>>,
+    /// Whether the client may compress.
+    deflate: bool,
     closed: bool,
 }
 
@@ -56,7 +58,15 @@ impl Decoder {
     /// A decoder that refuses messages over `max_message` bytes, whether in one frame or many.
     #[must_use]
     pub fn new(max_message: usize) -> Self {
-        Self { max_message, partial: None, closed: false }
+        Self { max_message, partial: None, deflate: false, closed: false }
+    }
+
+    /// The same for a client with which [`Deflate`](crate::Deflate) was agreed on: it may send
+    /// compressed messages, which are handed out decompressed. The limit is that of the
+    /// decompressed message; more is neither kept nor made.
+    #[must_use]
+    pub fn with_deflate(max_message: usize) -> Self {
+        Self { deflate: true, ..Self::new(max_message) }
     }
 
     /// The next event in `input`, or `None` when it is used up.
@@ -114,7 +124,8 @@ impl Decoder {
     }
 
     /// The bytes of heap that the decoder holds: 0 without a partial message, else at most the
-    /// message limit and a fixed part of less than 256 bytes.
+    /// message limit and a fixed part of less than 256 bytes; where compression was agreed on, an
+    /// eighth of the limit more.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| partial.heap_bytes())
@@ -145,6 +156,11 @@ impl Decoder {
             if whole && payload <= input.remaining() {
                 let range = input.take(payload);
                 unmask(input.taken_mut(range.clone()), header.mask);
+                if header.compressed {
+                    let message = deflate::inflate(input.taken(range), self.max_message)?;
+                    self.partial.get_or_insert_default().hold(header.opcode, message);
+                    return Ok(Step::Assembled(header.opcode));
+                }
                 return Ok(Step::InPlace(header.opcode, range));
             }
             self.partial.get_or_insert_default().begin(&header, payload);
@@ -154,23 +170,23 @@ impl Decoder {
     /// The next frame's header, or `None` when the input ends within it or before it.
     fn read_header(&mut self, input: &mut Input<'_>) -> Result<Option<Header>, DecodeError> {
         if let Some(partial) = &mut self.partial {
-            return partial.read_header(input);
+            return partial.read_header(input, self.deflate);
         }
-        if let Some(header) = Header::parse(input.rest())? {
+        if let Some(header) = Header::parse(input.rest(), self.deflate)? {
             input.take(header.size);
             return Ok(Some(header));
         }
         if input.is_empty() {
             return Ok(None);
         }
-        self.partial.get_or_insert_default().read_header(input)
+        self.partial.get_or_insert_default().read_header(input, self.deflate)
     }
 
     /// Checks that a frame may come now and that its message stays within the limit, before any
     /// of its payload is looked at. Returns the payload's length.
     fn admit(&self, header: &Header) -> Result<usize, DecodeError> {
-        let under_way = self.partial.as_ref().and_then(|partial| partial.message_len());
-        let before = match (header.opcode, under_way) {
+        let under_way = self.partial.as_ref().and_then(|partial| partial.under_way());
+        let (before, compressed) = match (header.opcode, under_way) {
             // Section 5.4: a fragmented message "consists of a single frame with the FIN bit
             // clear and an opcode other than 0, followed by zero or more frames with the FIN bit
             // clear and the opcode set to 0, and terminated by a single frame with the FIN bit
@@ -183,7 +199,7 @@ impl Decoder {
             (Opcode::Text | Opcode::Binary, Some(_)) => {
                 return Err(DecodeError::InterruptedMessage);
             }
-            (Opcode::Text | Opcode::Binary, None) => 0,
+            (Opcode::Text | Opcode::Binary, None) => (0, header.compressed),
             // Section 5.4: "Control frames MAY be injected in the middle of a fragmented
             // message." Their length is checked with the header, against a limit of their own.
             (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => {
@@ -193,8 +209,9 @@ impl Decoder {
         // Section 10.4: "Implementations that have implementation- and/or platform-specific
         // limitations regarding the frame size or total message size after reassembly from
         // multiple frames MUST protect themselves against exceeding those limits."
+        let limit = deflate::received_limit(self.max_message, compressed);
         match usize::try_from(header.payload) {
-            Ok(payload) if payload <= self.max_message.saturating_sub(before) => Ok(payload),
+            Ok(payload) if payload <= limit.saturating_sub(before) => Ok(payload),
             _ => Err(DecodeError::TooBig { limit: self.max_message }),
         }
     }

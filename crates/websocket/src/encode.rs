@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use bytes::{Buf, Bytes};
 
 use crate::MAX_CONTROL_PAYLOAD;
-use crate::header::Opcode;
+use crate::header::{Opcode, RSV1};
 
 /// The longest header of a server's frame: 2 bytes and 8 of length.
 const MAX_HEADER: usize = 10;
@@ -76,7 +76,7 @@ pub fn try_encode_with<E>(
     // The header goes right before the payload; what it leaves free in front is skipped, up to 8
     // bytes that a shared frame carries along.
     let payload = frame.len().saturating_sub(MAX_HEADER);
-    let (header, size) = header(kind.opcode(), payload);
+    let (header, size) = header(kind.opcode() as u8, payload);
     let skip = MAX_HEADER - size;
     if let Some(room) = frame.get_mut(skip..MAX_HEADER) {
         room.copy_from_slice(&header[..size]);
@@ -84,6 +84,15 @@ pub fn try_encode_with<E>(
     let mut frame = Bytes::from(frame);
     frame.advance(skip.min(frame.len()));
     Ok(frame)
+}
+
+/// A message whose payload is compressed already, as one frame.
+pub(crate) fn compressed(kind: MessageKind, deflated: &[u8]) -> Bytes {
+    let (header, size) = header(kind.opcode() as u8 | RSV1, deflated.len());
+    let mut frame = Vec::with_capacity(size + deflated.len());
+    frame.extend_from_slice(&header[..size]);
+    frame.extend_from_slice(deflated);
+    frame.into()
 }
 
 /// A ping. Of a payload over 125 bytes the rest is cut off.
@@ -124,17 +133,18 @@ pub fn close_empty() -> Bytes {
 
 fn control(opcode: Opcode, payload: &[u8]) -> Bytes {
     let payload = &payload[..payload.len().min(MAX_CONTROL_PAYLOAD)];
-    let (header, size) = header(opcode, payload.len());
+    let (header, size) = header(opcode as u8, payload.len());
     let mut frame = Vec::with_capacity(size + payload.len());
     frame.extend_from_slice(&header[..size]);
     frame.extend_from_slice(payload);
     frame.into()
 }
 
-/// The header's bytes and how many of them count. FIN is always set, the mask bit never.
-fn header(opcode: Opcode, payload: usize) -> ([u8; MAX_HEADER], usize) {
+/// The header's bytes and how many of them count, for an opcode and its reserved bits. FIN is
+/// always set, the mask bit never.
+fn header(opcode: u8, payload: usize) -> ([u8; MAX_HEADER], usize) {
     let mut header = [0; MAX_HEADER];
-    header[0] = 0x80 | opcode as u8;
+    header[0] = 0x80 | opcode;
     // Section 5.2: "the minimal number of bytes MUST be used to encode the length".
     let size = if let Some(short) = u8::try_from(payload).ok().filter(|&short| short < 126) {
         header[1] = short;

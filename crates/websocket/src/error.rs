@@ -55,7 +55,11 @@ pub enum DecodeError {
     /// A text message is not UTF-8.
     #[error("the text message is not UTF-8")]
     InvalidText,
-    /// The message, as its frame headers announce it, is longer than the limit.
+    /// A compressed message is no DEFLATE data.
+    #[error("the compressed message cannot be decompressed")]
+    InvalidDeflate,
+    /// The message, as its frame headers announce it or as it was decompressed, is longer than
+    /// the limit.
     #[error("the message is longer than {limit} bytes")]
     TooBig {
         /// The limit that the decoder was made with, in bytes.
@@ -72,7 +76,11 @@ impl DecodeError {
             // the byte stream is not, in fact, a valid UTF-8 stream, that endpoint MUST _Fail the
             // WebSocket Connection_"; section 7.4.1 gives 1007 for "non-UTF-8 data within a text
             // message". A reason is UTF-8 by section 5.5.1 and gets the same answer.
-            Self::InvalidText | Self::InvalidCloseReason => close_code::INVALID_PAYLOAD,
+            // Broken compression is, likewise, "data within a message that was not consistent with
+            // the type of the message"; RFC 7692 names no code.
+            Self::InvalidText | Self::InvalidCloseReason | Self::InvalidDeflate => {
+                close_code::INVALID_PAYLOAD
+            }
             // Section 7.4.1: "1009 indicates that an endpoint is terminating the connection
             // because it has received a message that is too big for it to process."
             Self::TooBig { .. } => close_code::TOO_BIG,

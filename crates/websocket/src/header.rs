@@ -8,12 +8,10 @@ use crate::{DecodeError, MAX_CONTROL_PAYLOAD};
 /// The longest header of a client's frame: 2 bytes, 8 of length, 4 of mask.
 pub(crate) const MAX_HEADER: usize = 14;
 
-/// The reserved bits that negotiated extensions have given a meaning: none so far.
-/// permessage-deflate will claim RSV1 (0x40) here, for the connections that agreed on it.
-const NEGOTIATED_RSV: u8 = 0;
-
 const FIN: u8 = 0x80;
 const RSV: u8 = 0x70;
+/// RFC 7692, section 6: the "Per-Message Compressed" bit, for connections that agreed on it.
+pub(crate) const RSV1: u8 = 0x40;
 const MASKED: u8 = 0x80;
 
 /// What a frame carries.
@@ -54,6 +52,9 @@ impl Opcode {
 pub(crate) struct Header {
     /// Whether this is the last frame of its message.
     pub(crate) fin: bool,
+    /// Whether its message is compressed. Only where that was agreed on, and only on the first
+    /// frame of a message.
+    pub(crate) compressed: bool,
     pub(crate) opcode: Opcode,
     /// The announced length of the payload, in bytes; not checked against any limit of ours.
     pub(crate) payload: u64,
@@ -67,8 +68,9 @@ impl Header {
     /// become a valid one.
     ///
     /// Each byte is judged as soon as it is there, in the order of arrival, so that a bad frame
-    /// is refused with the same error however it was cut into pieces.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Self>, DecodeError> {
+    /// is refused with the same error however it was cut into pieces. `deflate` says whether
+    /// compression was agreed on.
+    pub(crate) fn parse(bytes: &[u8], deflate: bool) -> Result<Option<Self>, DecodeError> {
         let Some(&first) = bytes.first() else {
             return Ok(None);
         };
@@ -76,11 +78,19 @@ impl Header {
         // non-zero values. If a nonzero value is received and none of the negotiated extensions
         // defines the meaning of such a nonzero value, the receiving endpoint MUST _Fail the
         // WebSocket Connection_."
-        if first & RSV & !NEGOTIATED_RSV != 0 {
+        let negotiated = if deflate { RSV1 } else { 0 };
+        if first & RSV & !negotiated != 0 {
             return Err(DecodeError::ReservedBit);
         }
         let opcode = Opcode::new(first & 0x0F)?;
         let fin = first & FIN != 0;
+        let compressed = first & RSV1 != 0;
+        // RFC 7692, section 6.1: "An endpoint MUST NOT set the "Per-Message Compressed" bit of
+        // control frames and non-first fragments of a data message. An endpoint receiving such a
+        // frame MUST _Fail the WebSocket Connection_."
+        if compressed && !matches!(opcode, Opcode::Text | Opcode::Binary) {
+            return Err(DecodeError::ReservedBit);
+        }
         // Section 5.4: "Control frames themselves MUST NOT be fragmented."
         if opcode.is_control() && !fin {
             return Err(DecodeError::FragmentedControl);
@@ -107,7 +117,7 @@ impl Header {
         let Some(&mask) = bytes.get(length_end..).and_then(<[u8]>::first_chunk) else {
             return Ok(None);
         };
-        Ok(Some(Self { fin, opcode, payload, mask, size: length_end + mask.len() }))
+        Ok(Some(Self { fin, compressed, opcode, payload, mask, size: length_end + mask.len() }))
     }
 }
 
@@ -152,7 +162,7 @@ mod tests {
     const MASK: [u8; 4] = [9, 8, 7, 6];
 
     fn parse(head: &[u8]) -> Result<Option<Header>, DecodeError> {
-        Header::parse(&[head, &MASK].concat())
+        Header::parse(&[head, &MASK].concat(), false)
     }
 
     #[test]
@@ -168,6 +178,7 @@ mod tests {
         for (head, payload) in cases {
             let expected = Header {
                 fin: true,
+                compressed: false,
                 opcode: Opcode::Binary,
                 payload,
                 mask: MASK,
@@ -176,7 +187,7 @@ mod tests {
             assert_eq!(parse(head), Ok(Some(expected)));
             let whole = [head, &MASK].concat();
             for cut in 0..whole.len() {
-                assert_eq!(Header::parse(&whole[..cut]), Ok(None), "{payload} cut at {cut}");
+                assert_eq!(Header::parse(&whole[..cut], false), Ok(None), "{payload} cut at {cut}");
             }
         }
     }
@@ -205,8 +216,19 @@ mod tests {
         for rsv in [0x40, 0x20, 0x10, 0x70] {
             for opcode in [0x0, 0x1, 0x2, 0x8, 0x9, 0xA] {
                 let first = 0x80 | rsv | opcode;
-                assert_eq!(Header::parse(&[first]), Err(DecodeError::ReservedBit));
+                assert_eq!(Header::parse(&[first], false), Err(DecodeError::ReservedBit));
             }
+        }
+    }
+
+    #[test]
+    fn the_compressed_bit_where_it_was_agreed_on() {
+        for first in [0x41, 0xC1, 0x42, 0xC2] {
+            let header = Header::parse(&[&[first, 0x80][..], &MASK].concat(), true);
+            assert!(header.is_ok_and(|header| header.is_some_and(|header| header.compressed)));
+        }
+        for first in [0x40, 0xC0, 0xC8, 0xC9, 0xCA, 0xE1, 0xD1, 0xF2, 0xB1] {
+            assert_eq!(Header::parse(&[first], true), Err(DecodeError::ReservedBit));
         }
     }
 
@@ -214,24 +236,24 @@ mod tests {
     fn each_reserved_opcode() {
         for opcode in [3, 4, 5, 6, 7, 0xB, 0xC, 0xD, 0xE, 0xF] {
             let error = DecodeError::ReservedOpcode(opcode);
-            assert_eq!(Header::parse(&[0x80 | opcode]), Err(error));
+            assert_eq!(Header::parse(&[0x80 | opcode], false), Err(error));
         }
     }
 
     #[test]
     fn unmasked() {
         for opcode in [0x0, 0x1, 0x2, 0x8, 0x9, 0xA] {
-            assert_eq!(Header::parse(&[0x80 | opcode, 0]), Err(DecodeError::Unmasked));
+            assert_eq!(Header::parse(&[0x80 | opcode, 0], false), Err(DecodeError::Unmasked));
         }
     }
 
     #[test]
     fn control_frames_are_short_and_whole() {
         for opcode in [0x8, 0x9, 0xA] {
-            assert_eq!(Header::parse(&[opcode]), Err(DecodeError::FragmentedControl));
+            assert_eq!(Header::parse(&[opcode], false), Err(DecodeError::FragmentedControl));
             for short in [126, 127] {
                 let head = [0x80 | opcode, 0x80 | short];
-                assert_eq!(Header::parse(&head), Err(DecodeError::OversizeControl));
+                assert_eq!(Header::parse(&head, false), Err(DecodeError::OversizeControl));
             }
             assert!(parse(&[0x80 | opcode, 0x80 | 125]).is_ok_and(|header| header.is_some()));
         }

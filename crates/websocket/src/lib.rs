@@ -12,7 +12,9 @@
 //!   connections share and hands it to the connection's [`Decoder`], which unmasks in place and
 //!   hands out slices of it. Only what is incomplete when the input ends is copied and kept.
 //! - **A server frame is the same for every receiver.** Servers do not mask, so a message is
-//!   encoded once, as [`bytes::Bytes`], and shared by all its subscribers.
+//!   encoded once, as [`bytes::Bytes`], and shared by all its subscribers. The same holds for
+//!   its compressed form (permessage-deflate, RFC 7692): nothing is remembered from one message to
+//!   the next, so what is compressed once fits every client that agreed to it.
 //!
 //! ```
 //! use tidewire_websocket::{Decoder, Event, Input};
@@ -28,8 +30,10 @@
 
 pub mod close_code;
 mod decode;
+mod deflate;
 mod encode;
 mod error;
+mod extension;
 mod handshake;
 mod header;
 mod input;
@@ -37,10 +41,12 @@ mod mask;
 mod partial;
 
 pub use decode::{Decoder, Event};
+pub use deflate::deflate;
 pub use encode::{
     MessageKind, close, close_empty, encode, encode_with, ping, pong, try_encode_with,
 };
 pub use error::DecodeError;
+pub use extension::{Deflate, MalformedExtensions};
 pub use handshake::{VERSION, accept_key, is_valid_key};
 pub use input::Input;
 

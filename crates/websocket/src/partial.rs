@@ -3,12 +3,13 @@
 //! Owns the copies of bytes that outlive one read: a header in pieces, the payload of a control
 //! frame in pieces, a message whose frames are still arriving. Made by the decoder when it runs
 //! out of input in the middle of something and dropped as soon as that is handed out; an idle
-//! connection has none. Its size is bounded by that of this struct plus the message limit.
+//! connection has none. Its size is bounded by that of this struct plus the message limit (and an
+//! eighth of it for a message that is compressed).
 
 use crate::header::{Header, MAX_HEADER, Opcode};
 use crate::input::Input;
 use crate::mask::unmask;
-use crate::{DecodeError, MAX_CONTROL_PAYLOAD};
+use crate::{DecodeError, MAX_CONTROL_PAYLOAD, deflate};
 
 /// The copies, and the place within the frame that is being received.
 #[derive(Debug, Default)]
@@ -34,6 +35,8 @@ struct Frame {
 #[derive(Debug)]
 struct Message {
     text: bool,
+    /// Its bytes are to be decompressed when all are here.
+    compressed: bool,
     bytes: Vec<u8>,
     /// Up to where a text is known to be UTF-8, always at the start of a character.
     valid_to: usize,
@@ -54,9 +57,17 @@ impl Partial {
         size_of::<Self>() + self.message.as_ref().map_or(0, |message| message.bytes.capacity())
     }
 
-    /// How long the fragmented message under way is so far; `None` if there is none.
-    pub(crate) fn message_len(&self) -> Option<usize> {
-        self.message.as_ref().map(|message| message.bytes.len())
+    /// How long the fragmented message under way is so far, and whether it is compressed; `None`
+    /// if there is none.
+    pub(crate) fn under_way(&self) -> Option<(usize, bool)> {
+        self.message.as_ref().map(|message| (message.bytes.len(), message.compressed))
+    }
+
+    /// Keeps a whole message that was decompressed, until it is handed out.
+    pub(crate) fn hold(&mut self, opcode: Opcode, bytes: Vec<u8>) {
+        let text = opcode == Opcode::Text;
+        self.message =
+            Some(Message { text, compressed: false, bytes, valid_to: 0, complete: true });
     }
 
     /// Whether a frame's payload is under way, so that the input goes on with it.
@@ -68,11 +79,12 @@ impl Partial {
     pub(crate) fn read_header(
         &mut self,
         input: &mut Input<'_>,
+        deflate: bool,
     ) -> Result<Option<Header>, DecodeError> {
         let old = self.header.len();
         let mut head = self.header;
         head.fill(input.rest());
-        match Header::parse(head.bytes())? {
+        match Header::parse(head.bytes(), deflate)? {
             Some(header) => {
                 input.take(header.size - old);
                 self.header.clear();
@@ -94,6 +106,7 @@ impl Partial {
             Opcode::Text | Opcode::Binary => {
                 self.message = Some(Message {
                     text: header.opcode == Opcode::Text,
+                    compressed: header.compressed,
                     bytes: Vec::new(),
                     valid_to: 0,
                     complete: false,
@@ -137,10 +150,16 @@ impl Partial {
         };
         // The length at which the growth of the buffer ends, for certain: the message ends with
         // this frame, or it may take more frames up to the limit.
-        let ceiling =
-            if frame.fin { message.bytes.len() + chunk.len() + frame.missing } else { max_message };
+        let ceiling = if frame.fin {
+            message.bytes.len() + chunk.len() + frame.missing
+        } else {
+            deflate::received_limit(max_message, message.compressed)
+        };
         message.append(chunk, ceiling);
         if frame.fin && frame.missing == 0 {
+            if message.compressed {
+                message.bytes = deflate::inflate(&message.bytes, max_message)?;
+            }
             message.complete = true;
             // Its UTF-8 is checked as a whole when it is handed out.
             return Ok(Some(message.opcode()));
@@ -178,7 +197,7 @@ impl Message {
     /// Fails as soon as a text cannot become UTF-8 any more; section 8.1 asks for no particular
     /// moment, but a client that sends nonsense need not be listened to until the message ends.
     fn check_text(&mut self) -> Result<(), DecodeError> {
-        if !self.text {
+        if !self.text || self.compressed {
             return Ok(());
         }
         let unchecked = self.bytes.get(self.valid_to..).unwrap_or_default();

@@ -1,5 +1,8 @@
 //! What must hold for any client, well-behaved or not, and however its bytes are cut into reads.
 
+#![expect(clippy::unwrap_used, reason = "the compressor that plays the client cannot fail")]
+
+use flate2::{Compress, Compression, FlushCompress};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tidewire_websocket::{DecodeError, Decoder, Event, Input, MessageKind};
@@ -8,6 +11,8 @@ const LIMIT: usize = 4096;
 
 /// What `Decoder::heap_bytes` promises: the message limit and a fixed part.
 const MEMORY: usize = LIMIT + 256;
+/// What a client that compresses may make it hold besides.
+const MEMORY_OF_DEFLATE: usize = LIMIT / 8 + 64;
 
 /// An event that owns its bytes.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,9 +46,14 @@ struct Outcome {
     partial: bool,
 }
 
-/// Reads `stream` in pieces that end at `cuts`, and watches the memory after each event.
-fn decode(stream: &[u8], cuts: &[usize]) -> Outcome {
-    let mut decoder = Decoder::new(LIMIT);
+/// Reads `stream` in pieces that end at `cuts`, and watches the memory after each event. `deflate`
+/// says whether the client may compress.
+fn decode(stream: &[u8], cuts: &[usize], deflate: bool) -> Outcome {
+    let (mut decoder, memory) = if deflate {
+        (Decoder::with_deflate(LIMIT), MEMORY + MEMORY_OF_DEFLATE)
+    } else {
+        (Decoder::new(LIMIT), MEMORY)
+    };
     let mut outcome = Outcome { events: vec![], error: None, partial: false };
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (stream.len() + 1)).collect();
     cuts.push(stream.len());
@@ -62,10 +72,10 @@ fn decode(stream: &[u8], cuts: &[usize]) -> Outcome {
                     outcome.error = Some(error);
                 }
             }
-            assert!(decoder.heap_bytes() <= MEMORY);
+            assert!(decoder.heap_bytes() <= memory);
         }
         assert!(input.is_empty(), "a drained input is used up");
-        assert!(decoder.heap_bytes() <= MEMORY);
+        assert!(decoder.heap_bytes() <= memory);
         assert_eq!(decoder.heap_bytes() > 0, decoder.has_partial(), "memory only for a partial");
     }
     outcome.partial = decoder.has_partial();
@@ -106,9 +116,43 @@ fn masked(server_frame: &[u8], key: [u8; 4]) -> Vec<u8> {
 #[derive(Clone, Debug)]
 struct Step {
     message: Option<Owned>,
+    deflate: Option<How>,
     cuts: Vec<usize>,
     controls: Vec<Option<Owned>>,
     key: [u8; 4],
+}
+
+/// How a client compresses a message.
+#[derive(Clone, Copy, Debug)]
+struct How {
+    level: u32,
+    window_bits: u8,
+    /// After this many bytes the compressor is flushed, once (RFC 7692, section 7.2.3.5).
+    flush_at: usize,
+    /// The last block says that it is the last (section 7.2.3.4).
+    is_final: bool,
+}
+
+fn how() -> impl Strategy<Value = How> {
+    (0..=9u32, 9..=15u8, 0..400usize, any::<bool>()).prop_map(
+        |(level, window_bits, flush_at, is_final)| How { level, window_bits, flush_at, is_final },
+    )
+}
+
+fn compress(how: How, payload: &[u8]) -> Vec<u8> {
+    let mut compress =
+        Compress::new_with_window_bits(Compression::new(how.level), false, how.window_bits);
+    let mut out = Vec::with_capacity(payload.len() * 2 + 100);
+    let (first, second) = payload.split_at(how.flush_at.min(payload.len()));
+    compress.compress_vec(first, &mut out, FlushCompress::Full).unwrap();
+    if how.is_final {
+        compress.compress_vec(second, &mut out, FlushCompress::Finish).unwrap();
+        out.push(0);
+    } else {
+        compress.compress_vec(second, &mut out, FlushCompress::Sync).unwrap();
+        out.truncate(out.strip_suffix(&[0, 0, 0xff, 0xff]).unwrap().len());
+    }
+    out
 }
 
 fn message() -> impl Strategy<Value = Option<Owned>> {
@@ -117,6 +161,7 @@ fn message() -> impl Strategy<Value = Option<Owned>> {
         4 => "\\PC{0,60}".prop_map(|text| Some(Owned::Text(text))),
         2 => vec(any::<u8>(), 0..40).prop_map(|bytes| Some(Owned::Binary(bytes))),
         1 => vec(any::<u8>(), 100..400).prop_map(|bytes| Some(Owned::Binary(bytes))),
+        1 => ("[ab]{1,9}", 1..400usize).prop_map(|(text, n)| Some(Owned::Text(text.repeat(n)))),
     ]
 }
 
@@ -130,8 +175,15 @@ fn control() -> impl Strategy<Value = Option<Owned>> {
 
 fn step() -> impl Strategy<Value = Step> {
     let cuts = vec(any::<usize>(), 0..4);
-    (message(), cuts, vec(control(), 0..5), any::<[u8; 4]>())
-        .prop_map(|(message, cuts, controls, key)| Step { message, cuts, controls, key })
+    let deflate = proptest::option::of(how());
+    (message(), deflate, cuts, vec(control(), 0..5), any::<[u8; 4]>()).prop_map(
+        |(message, deflate, cuts, controls, key)| Step { message, deflate, cuts, controls, key },
+    )
+}
+
+/// Whether the client needs compression to be agreed on.
+fn compresses(steps: &[Step]) -> bool {
+    steps.iter().any(|step| step.message.is_some() && step.deflate.is_some())
 }
 
 /// How the client ends: not at all, or with a close frame with or without a code.
@@ -172,6 +224,9 @@ fn conversation(steps: &[Step], ending: Option<&Owned>) -> (Vec<u8>, Vec<Owned>)
                 continue;
             }
         };
+        let compressed = step.deflate.map(|how| compress(how, payload));
+        let opcode = if compressed.is_some() { opcode | 0x40 } else { opcode };
+        let payload = compressed.as_deref().unwrap_or(payload);
         let mut cuts: Vec<usize> = step.cuts.iter().map(|cut| cut % (payload.len() + 1)).collect();
         cuts.sort_unstable();
         let starts = [&[0], &cuts[..]].concat();
@@ -201,9 +256,10 @@ proptest! {
     ) {
         let (stream, events) = conversation(&steps, ending.as_ref());
         let expected = Outcome { events, error: None, partial: false };
-        prop_assert_eq!(&decode(&stream, &[]), &expected);
-        prop_assert_eq!(&decode(&stream, &cuts), &expected);
-        prop_assert_eq!(&decode(&stream, &Vec::from_iter(0..stream.len())), &expected);
+        let deflate = compresses(&steps);
+        prop_assert_eq!(&decode(&stream, &[], deflate), &expected);
+        prop_assert_eq!(&decode(&stream, &cuts, deflate), &expected);
+        prop_assert_eq!(&decode(&stream, &Vec::from_iter(0..stream.len()), deflate), &expected);
     }
 
     /// Two reads, at every boundary there is.
@@ -212,7 +268,8 @@ proptest! {
         let (stream, events) = conversation(&steps, None);
         let expected = Outcome { events, error: None, partial: false };
         for cut in 0..=stream.len() {
-            prop_assert_eq!(&decode(&stream, &[cut]), &expected, "cut at {}", cut);
+            let cut_there = decode(&stream, &[cut], compresses(&steps));
+            prop_assert_eq!(&cut_there, &expected, "cut at {}", cut);
         }
     }
 
@@ -223,6 +280,7 @@ proptest! {
         steps in vec(step(), 1..5),
         damage in vec((any::<usize>(), any::<u8>()), 1..4),
         cuts in vec(any::<usize>(), 0..20),
+        deflate in any::<bool>(),
     ) {
         let (mut stream, _) = conversation(&steps, None);
         for (at, byte) in damage {
@@ -230,21 +288,22 @@ proptest! {
                 stream[at % len] = byte;
             }
         }
-        let whole = decode(&stream, &[]);
-        prop_assert_eq!(&decode(&stream, &cuts), &whole);
-        prop_assert_eq!(&decode(&stream, &Vec::from_iter(0..stream.len())), &whole);
+        let whole = decode(&stream, &[], deflate);
+        prop_assert_eq!(&decode(&stream, &cuts, deflate), &whole);
+        prop_assert_eq!(&decode(&stream, &Vec::from_iter(0..stream.len()), deflate), &whole);
     }
 
     /// Noise, half of it made to look like frames, is survived within the same bounds.
     #[test]
     fn noise_is_survived(
         noise in vec(any::<u8>(), 0..600),
-        first in prop_oneof![any::<u8>(), Just(0x01), Just(0x82), Just(0x88)],
+        first in prop_oneof![any::<u8>(), Just(0x01), Just(0x82), Just(0x88), Just(0xC2)],
         cuts in vec(any::<usize>(), 0..20),
+        deflate in any::<bool>(),
     ) {
         let stream = [&[first, 0xFE], &noise[..]].concat();
-        let whole = decode(&stream, &[]);
-        prop_assert_eq!(decode(&stream, &cuts), whole);
+        let whole = decode(&stream, &[], deflate);
+        prop_assert_eq!(decode(&stream, &cuts, deflate), whole);
     }
 
     /// What the server's side encodes, its own decoder reads, once a client has masked it.
@@ -271,6 +330,28 @@ proptest! {
             Owned::Pong(small),
             Owned::Close(Some((4000, reason))),
         ];
-        prop_assert_eq!(decode(&stream, &[]).events, expected);
+        prop_assert_eq!(decode(&stream, &[], false).events, expected);
+    }
+
+    /// What the server's side compresses, too, and it is never longer than uncompressed.
+    #[test]
+    fn compressed_messages_make_the_round_trip(
+        (text, repeated) in ("\\PC{0,20}", 0..200usize),
+        key in any::<[u8; 4]>(),
+        cuts in vec(any::<usize>(), 0..4),
+    ) {
+        let text = text.repeat(repeated);
+        let plain = tidewire_websocket::encode(MessageKind::Text, text.as_bytes());
+        let compressed = tidewire_websocket::deflate(MessageKind::Text, text.as_bytes());
+        prop_assert!(compressed.as_ref().is_none_or(|frame| frame.len() < plain.len()));
+        let stream = masked(&compressed.unwrap_or(plain), key);
+        let read = decode(&stream, &cuts, true);
+        let expected = if text.len() > LIMIT {
+            prop_assert_eq!(read.error, Some(DecodeError::TooBig { limit: LIMIT }));
+            vec![]
+        } else {
+            vec![Owned::Text(text)]
+        };
+        prop_assert_eq!(read.events, expected);
     }
 }

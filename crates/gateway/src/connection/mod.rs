@@ -160,11 +160,11 @@ impl Connection {
     fn hand_over(&self, socket: TcpStream, read: &Bytes, taken: Taken, place: Place) {
         // hyper's buffer is a block of 8 KiB; the few bytes of it are copied out.
         let early = read.to_vec();
-        let form = taken.takeover.form;
+        let Takeover { form, inflate, .. } = taken.takeover;
         let session = Session::start(&self.app, &self.lane, Sink::Socket(socket), taken.takeover);
         match form {
-            Form::WebSocketJson => {
-                tokio::task::spawn_local(session.run_websocket(early, place));
+            Form::WebSocket(_) => {
+                tokio::task::spawn_local(session.run_websocket(early, inflate, place));
             }
             Form::Sse(_) | Form::SseWithId(_) | Form::Json => {
                 session.open_stream(stream_head(&taken.head.unwrap_or_default()));

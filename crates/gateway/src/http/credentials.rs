@@ -1,6 +1,7 @@
 //! What a request shows to say who it is: a header, or on the streaming paths, where a browser can
 //! set none, the address or a cookie.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -10,14 +11,14 @@ use http::header::{AUTHORIZATION, COOKIE, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE}
 use http::{HeaderMap, HeaderValue};
 use tidewire_auth::{AuthError, Denied, Identity};
 use tidewire_hub::Start;
-use tidewire_protocol::{Channel, Code};
+use tidewire_protocol::{BodyError, Channel, Code, Hook};
 
 use super::Problem;
 use super::streams;
 use super::uri::Query;
 use crate::address::{AddressPlace, TooMany};
 use crate::app::App;
-use crate::auth::{Caller, refusal};
+use crate::auth::{Caller, Held, refusal};
 use crate::connection::Peer;
 use crate::metrics::{Limit, Refusal};
 
@@ -34,14 +35,21 @@ pub(crate) async fn credentials(
     let shown = shown(&app, &request);
     let is_websocket = request.uri().path() == "/v1/ws";
     let place = place(&app, &request);
-    match caller(&app, shown, place, is_websocket).await {
+    let (transport, address) = (transport(&request), address(&app, &request));
+    let kind = (transport.is_some(), is_websocket);
+    let caller = caller(&app, shown, place, address, kind).await;
+    let caller = match caller {
+        Ok(caller) => let_in(&app, caller, transport).await,
+        refused => refused,
+    };
+    match caller {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
         // An error status would end an EventSource for ever, and this will pass.
         Err(problem)
-            if matches!(problem.code(), Code::Unavailable | Code::TooMany)
+            if matches!(problem.code(), Code::Unavailable | Code::TooMany | Code::TooFast)
                 && request.uri().path() == "/v1/sse" =>
         {
             streams::come_back(request.version())
@@ -70,6 +78,15 @@ fn place(app: &App, request: &Request) -> Result<Option<AddressPlace>, Problem> 
     let Some(Peer(peer)) = request.extensions().get().filter(|_| is_stream(request)) else {
         return Ok(None);
     };
+    // Who comes by itself was counted when its connection came.
+    if app.addresses.is_trusted(*peer) {
+        let client = app.addresses.client_of(*peer, request.headers());
+        if !app.may_shake_hands(client) {
+            app.metrics.refused(Refusal::Limit);
+            let (code, detail) = (Code::TooFast, "new streams of this address: full");
+            return Err(BodyError { code, message: detail.to_owned() }.into());
+        }
+    }
     app.addresses.of_stream(*peer, request.headers()).map_err(|TooMany| {
         app.metrics.refused(Refusal::Limit);
         app.metrics.limited(Limit::ConnectionsPerAddress);
@@ -79,23 +96,72 @@ fn place(app: &App, request: &Request) -> Result<Option<AddressPlace>, Problem> 
 }
 
 fn is_stream(request: &Request) -> bool {
-    matches!(request.uri().path(), "/v1/ws" | "/v1/sse" | "/v1/poll")
+    transport(request).is_some()
+}
+
+/// What a request opens, where it opens something.
+fn transport(request: &Request) -> Option<&'static str> {
+    match request.uri().path() {
+        "/v1/ws" => Some("websocket"),
+        "/v1/sse" => Some("sse"),
+        "/v1/poll" => Some("poll"),
+        _ => None,
+    }
+}
+
+/// Where the caller is, if anybody wants to know that.
+fn address(app: &App, request: &Request) -> Option<Box<IpAddr>> {
+    let is_wanted = app.hooks.has(Hook::Connect) || app.allowance.needs_address();
+    let Peer(peer) = request.extensions().get().filter(|_| is_wanted)?;
+    Some(Box::new(app.addresses.client_of(*peer, request.headers())))
+}
+
+/// The caller, if the application lets in whoever it is. Who is still to log in is asked about
+/// then.
+async fn let_in(
+    app: &App,
+    caller: Caller,
+    transport: Option<&'static str>,
+) -> Result<Caller, Problem> {
+    if let Some(transport) = transport.filter(|_| !caller.must_log_in) {
+        let address = caller.address.as_deref().copied();
+        app.hooks.connect(&caller.identity, transport, address).await?;
+    }
+    Ok(caller)
 }
 
 async fn caller(
     app: &App,
     shown: Result<Option<String>, Problem>,
     place: Result<Option<AddressPlace>, Problem>,
-    is_websocket: bool,
+    address: Option<Box<IpAddr>>,
+    (is_stream, is_websocket): (bool, bool),
 ) -> Result<Caller, Problem> {
-    let place = place?.map(Arc::new);
+    let mut held: Vec<_> = place?.map(Held::Address).map(Arc::new).into_iter().collect();
+    let at = address.as_deref().copied();
     let (identity, must_log_in) = match shown? {
-        Some(credential) => (app.auth.login(&credential).await?, false),
+        Some(credential) => {
+            app.may_try_login(at)?;
+            let login = app.auth.login(&credential).await;
+            if login.as_ref().is_err_and(counts_as_failed) {
+                app.login_failed(at);
+            }
+            (login?, false)
+        }
         None if app.auth.is_open() => (Identity::anonymous(), false),
         None if is_websocket => (Identity::anonymous(), true),
         None => return Err(AuthError::Missing.into()),
     };
-    Ok(Caller { identity, must_log_in, place })
+    if is_stream {
+        held.extend(app.user_place(&identity)?.map(Arc::new));
+    }
+    Ok(Caller { identity, must_log_in, held, address })
+}
+
+/// Whether a refused credential was a guess, perhaps: not one that was good until a moment ago, and
+/// not for want of keys.
+pub(crate) fn counts_as_failed(error: &AuthError) -> bool {
+    !matches!(error, AuthError::Expired | AuthError::NoKeys | AuthError::Missing)
 }
 
 /// The token of `Authorization: Bearer` (RFC 6750, section 2.1). Other schemes are a proxy's.
@@ -143,14 +209,7 @@ impl From<AuthError> for Problem {
 
 impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {
-        let is_401 = denied.code == Code::Unauthorized;
-        let problem = Self::from(refusal(denied));
-        if is_401 {
-            let challenge = HeaderValue::from_static(r#"Bearer realm="tidewire""#);
-            problem.with_header(WWW_AUTHENTICATE, challenge)
-        } else {
-            problem
-        }
+        Self::from(refusal(denied))
     }
 }
 
@@ -181,6 +240,30 @@ pub(crate) fn sort(
             Ok((allowed, denied))
         }
     }
+}
+
+/// Asks the application about the channels that the rules allow; an error if none is left, or if
+/// the stream is to be whole or not at all and about one of them nothing could be had.
+pub(crate) async fn ask(
+    app: &App,
+    who: &Identity,
+    (channels, mut denied): Sorted,
+    whole: bool,
+) -> Result<Sorted, Problem> {
+    let asked = !channels.is_empty();
+    let (allowed, refused) = app.ask_subscribe(who, None, channels).await;
+    let fails = |error: &BodyError| {
+        (whole && error.code == Code::Unavailable) || (asked && allowed.is_empty())
+    };
+    let failed = refused.iter().find(|(_, error)| fails(error));
+    if let Some((_, error)) = failed {
+        return Err(error.clone().into());
+    }
+    for (channel, error) in refused {
+        app.metrics.error(error.code);
+        denied.push((channel, error.code));
+    }
+    Ok((allowed, denied))
 }
 
 #[cfg(test)]

@@ -21,15 +21,22 @@ pub(crate) async fn page(
     uri: Uri,
 ) -> Result<Response, Problem> {
     let channel = channel_of(&uri)?;
-    let query = Query::of(&uri)?;
-    let limit = Page::limit(query.get("limit"));
-    let limit = limit.map_err(|detail| Problem::new(Code::BadRequest, detail))?;
-    let place = |name| query.get(name).map(Into::into);
-    let page = Page { since: place("since"), before: place("before"), limit };
+    let page = wanted(&uri)?;
+    app.auth.policy.may_read(&caller.identity, &channel)?;
+    app.ask_history(&caller.identity, None, &channel).await?;
     let part = app.history(&caller.identity, &channel, &page)?.await?;
     let mut body = b"{".to_vec();
     write_page(&channel, &part.messages, part.next, &mut body);
     body.push(b'}');
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
     Ok((headers, body).into_response())
+}
+
+/// The part that is asked for.
+fn wanted(uri: &Uri) -> Result<Page, Problem> {
+    let query = Query::of(uri)?;
+    let limit = Page::limit(query.get("limit"));
+    let limit = limit.map_err(|detail| Problem::new(Code::BadRequest, detail))?;
+    let place = |name| query.get(name).map(Into::into);
+    Ok(Page { since: place("since"), before: place("before"), limit })
 }

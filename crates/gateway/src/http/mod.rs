@@ -21,6 +21,7 @@ use axum::Router;
 use axum::routing::{get, post};
 
 use crate::app::App;
+pub(crate) use credentials::counts_as_failed;
 pub(crate) use problem::Problem;
 
 /// All routes. `pages` serves what is not under `/v1`.

@@ -30,21 +30,13 @@ pub(crate) async fn poll(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let query = Query::of(request.uri())?;
-    let wait = wait(&query)?;
-    let named = query.channels(MAX_CHANNELS.min(app.settings.subscriptions_per_session))?;
-    if named.is_empty() {
-        let detail = "name at least one channel: /v1/poll?channel=room:42";
-        return Err(Problem::new(Code::BadRequest, detail));
-    }
+    let (wait, channels, places) = wanted(&app, &caller, &request)?;
+    let method = request.method().clone();
+    drop(request);
     // An answer has no place for a refusal beside messages, so one is the whole answer.
-    for (channel, _) in &named {
-        app.auth.policy.may_subscribe(&caller.identity, channel)?;
-        app.check_stored(channel)?;
-    }
-    let (channels, places) = places(&app, &query, named)?;
-    for (channel, start) in &channels {
-        app.may_start(&caller.identity, channel, *start)?;
+    let (channels, refused) = app.ask_subscribe(&caller.identity, None, channels).await;
+    if let Some((_, error)) = refused.into_iter().next() {
+        return Err(error.into());
     }
     // Who has no place yet asks for one.
     let wait = if places.is_some() { wait } else { Duration::ZERO };
@@ -52,13 +44,35 @@ pub(crate) async fn poll(
     let head = response.headers_mut();
     head.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     head.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if request.method() == Method::GET {
+    if method == Method::GET {
         let places = places.unwrap_or_default();
-        let takeover =
-            Takeover { form: Form::Json, caller, channels, denied: Vec::new(), places, wait };
+        let (form, inflate, denied) = (Form::Json, false, Vec::new());
+        let takeover = Takeover { form, inflate, caller, channels, denied, places, wait };
         response.extensions_mut().insert(takeover);
     }
     Ok(response)
+}
+
+type Wanted = (Duration, Vec<(Channel, Start)>, Option<StreamToken>);
+
+/// What a poll asks for, if its caller may have it.
+fn wanted(app: &App, caller: &Caller, request: &Request) -> Result<Wanted, Problem> {
+    let query = Query::of(request.uri())?;
+    let wait = wait(&query)?;
+    let named = query.channels(MAX_CHANNELS.min(app.settings.subscriptions_per_session))?;
+    if named.is_empty() {
+        let detail = "name at least one channel: /v1/poll?channel=room:42";
+        return Err(Problem::new(Code::BadRequest, detail));
+    }
+    for (channel, _) in &named {
+        app.auth.policy.may_subscribe(&caller.identity, channel)?;
+        app.check_stored(channel)?;
+    }
+    let (channels, places) = places(app, &query, named)?;
+    for (channel, start) in &channels {
+        app.may_start(&caller.identity, channel, *start)?;
+    }
+    Ok((wait, channels, places))
 }
 
 fn wait(query: &Query<'_>) -> Result<Duration, Problem> {

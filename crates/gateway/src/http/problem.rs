@@ -1,7 +1,9 @@
 //! Errors over HTTP: `application/problem+json` (RFC 9457) with the protocol's code.
 
 use axum::response::{IntoResponse, Response};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{Method, StatusCode, Uri};
 use serde_json::json;
 use tidewire_broker::PublishError;
@@ -39,7 +41,12 @@ impl Problem {
 
     /// A publish that was not acknowledged: the id with which to send it again.
     pub(crate) fn of_publish(error: &PublishError, message_id: MessageId) -> Self {
-        Self { message_id: Some(message_id), ..Self::new(error.code(), error.to_string()) }
+        Self::new(error.code(), error.to_string()).with_message_id(Some(message_id))
+    }
+
+    /// With the id of the message that it is about, if it has one.
+    pub(crate) fn with_message_id(self, message_id: Option<MessageId>) -> Self {
+        Self { message_id, ..self }
     }
 }
 
@@ -51,7 +58,16 @@ impl From<ChannelError> for Problem {
 
 impl From<BodyError> for Problem {
     fn from(error: BodyError) -> Self {
-        Self::new(error.code, error.message)
+        let problem = Self::new(error.code, error.message);
+        match error.code {
+            // RFC 9110, section 11.6.1.
+            Code::Unauthorized => {
+                let challenge = HeaderValue::from_static(r#"Bearer realm="tidewire""#);
+                problem.with_header(WWW_AUTHENTICATE, challenge)
+            }
+            Code::TooFast => problem.with_header(RETRY_AFTER, HeaderValue::from_static("1")),
+            _ => problem,
+        }
     }
 }
 

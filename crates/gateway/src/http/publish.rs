@@ -1,5 +1,6 @@
 //! Publishing over HTTP.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -7,19 +8,21 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName};
 use serde_json::{Value, json};
 use tidewire_auth::Identity;
 use tidewire_protocol::{
-    BatchItem, Channel, Code, Event, MessageId, Payload, Publication, batch, request,
+    BatchItem, BodyError, Channel, Code, Event, MessageId, Payload, Publication, batch, request,
 };
 
 use super::Problem;
 use super::body::{Kind, read};
 use super::uri::{Query, channel_of};
 use crate::app::App;
-use crate::auth::Caller;
+use crate::asking::seen;
+use crate::auth::{Caller, refusal};
 use crate::publish::{Done, Publishing};
 
 /// The largest batch, in bytes.
@@ -42,7 +45,13 @@ pub(crate) async fn one(
     let query = Query::of(&parts.uri)?;
     let body = read(&parts.headers, body, settings.message_bytes, settings.body_timeout).await?;
     let publication = publication(kind, &query, &parts.headers, &body)?;
-    let mut publishing = app.publish(&caller.identity, channel, publication, None)?;
+    app.may_publish_now(&caller.identity, &channel)?;
+    let mut publishing = match decide(&app, &caller.identity, channel, publication).await {
+        Ok(publishing) => publishing,
+        Err((error, message_id)) => {
+            return Err(Problem::from(error).with_message_id(message_id));
+        }
+    };
     match publishing.done(&app).await {
         Ok(done) => Ok(json_response(&acknowledged(&publishing, done))),
         Err(error) => Err(Problem::of_publish(&error, publishing.message_id)),
@@ -97,8 +106,9 @@ pub(crate) async fn many(
     }
     let body = read(&headers, body, MAX_BATCH_BYTES, app.settings.body_timeout).await?;
     // All are on their way before the first answer is awaited: one round trip, in order.
-    let who = &caller.identity;
-    let begun: Vec<_> = batch(&body)?.into_iter().flat_map(|item| begin(&app, who, item)).collect();
+    let mut begun: Vec<_> =
+        batch(&body)?.into_iter().flat_map(|item| begin(&app, &caller.identity, item)).collect();
+    ask(&app, &caller.identity, &mut begun).await;
     let mut results = Vec::with_capacity(begun.len());
     for begun in begun {
         results.push(begun.result(&app).await);
@@ -106,18 +116,71 @@ pub(crate) async fn many(
     Ok(json_response(&json!({ "results": results })))
 }
 
+/// Hands a message to the broker, once the application has seen it where it is to see it. An error
+/// names the message that may be sent again.
+async fn decide(
+    app: &App,
+    who: &Identity,
+    channel: Channel,
+    mut publication: Publication,
+) -> Result<Publishing, (BodyError, Option<MessageId>)> {
+    let denied = |denied| (refusal(denied), None);
+    let mut result = None;
+    if app.asks_publish(who, &channel) {
+        let asking = app.ask_publish(who, None, &channel, &mut publication).map_err(denied)?;
+        let answer = asking.await.map_err(|error| (error, publication.message_id.clone()))?;
+        (publication, result) = seen(publication, answer);
+    }
+    let publishing = app.publish(who, channel, publication, None).map_err(denied)?;
+    Ok(publishing.with_result(result))
+}
+
+/// Asks the application about those of a batch that it is to see: of one channel one after the
+/// other, so that they stay in order, of several at the same time.
+async fn ask(app: &App, who: &Identity, begun: &mut [Begun]) {
+    let mut by_channel: HashMap<Channel, Vec<&mut Begun>> = HashMap::new();
+    for one in begun {
+        if let Begun::Asked(channel, _) = one {
+            by_channel.entry(channel.clone()).or_default().push(one);
+        }
+    }
+    let in_order = by_channel.into_values().map(|all| async move {
+        for one in all {
+            let Begun::Asked(channel, publication) = one else { continue };
+            let (channel, publication) = (channel.clone(), publication.clone());
+            *one = match decide(app, who, channel.clone(), publication).await {
+                Ok(publishing) => Begun::Publishing(channel, publishing),
+                Err((error, message_id)) => {
+                    Begun::refused(app, Some(channel.as_str()), &error, message_id)
+                }
+            };
+        }
+    });
+    join_all(in_order).await;
+}
+
 /// One message to one channel of a batch.
 enum Begun {
+    /// The application is to be asked first.
+    Asked(Channel, Publication),
     Publishing(Channel, Publishing),
     Refused(Value),
 }
 
 impl Begun {
-    fn refused(app: &App, channel: Option<&str>, code: Code, message: &str) -> Self {
-        app.metrics.error(code);
-        let mut result = json!({ "code": code.as_str(), "message": message });
+    fn refused(
+        app: &App,
+        channel: Option<&str>,
+        error: &BodyError,
+        message_id: Option<MessageId>,
+    ) -> Self {
+        app.metrics.error(error.code);
+        let mut result = json!({ "code": error.code.as_str(), "message": error.message });
         if let Some(channel) = channel {
             result["channel"] = channel.into();
+        }
+        if let Some(message_id) = message_id {
+            result["messageId"] = message_id.as_str().into();
         }
         Self::Refused(result)
     }
@@ -125,6 +188,8 @@ impl Begun {
     async fn result(self, app: &App) -> Value {
         match self {
             Self::Refused(result) => result,
+            // None is left when results are asked for.
+            Self::Asked(..) => Value::Null,
             Self::Publishing(channel, mut publishing) => {
                 let outcome = publishing.done(app).await;
                 let mut result = match &outcome {
@@ -149,29 +214,41 @@ fn begin(app: &App, who: &Identity, (channels, publication): BatchItem) -> Vec<B
     let most = app.settings.message_bytes;
     let publication = match publication {
         Ok(publication) if publication.payload.len() > most => {
-            Err((Code::TooLarge, format!("a payload of at most {most} bytes is allowed")))
+            let message = format!("a payload of at most {most} bytes is allowed");
+            Err(BodyError { code: Code::TooLarge, message })
         }
-        Ok(publication) => Ok(publication),
-        Err(error) => Err((error.code, error.message)),
+        publication => publication,
     };
     match publication {
-        Err((code, message)) if channels.is_empty() => {
-            vec![Begun::refused(app, None, code, &message)]
-        }
-        Err((code, message)) => {
-            let refuse = |name: &String| Begun::refused(app, Some(name), code, &message);
+        Err(error) if channels.is_empty() => vec![Begun::refused(app, None, &error, None)],
+        Err(error) => {
+            let refuse = |name: &String| Begun::refused(app, Some(name), &error, None);
             channels.iter().map(refuse).collect()
         }
         Ok(publication) => {
-            let begin = |name: &String| match Channel::new(name) {
-                Ok(channel) => match app.publish(who, channel.clone(), publication.clone(), None) {
-                    Ok(publishing) => Begun::Publishing(channel, publishing),
-                    Err(e) => Begun::refused(app, Some(name), e.code, &e.message),
-                },
-                Err(e) => Begun::refused(app, Some(name), Code::BadChannel, &e.to_string()),
-            };
+            let begin = |name: &String| begin_one(app, who, name, publication.clone());
             channels.iter().map(begin).collect()
         }
+    }
+}
+
+fn begin_one(app: &App, who: &Identity, name: &str, publication: Publication) -> Begun {
+    let channel = match Channel::new(name) {
+        Ok(channel) => channel,
+        Err(error) => {
+            let error = BodyError { code: Code::BadChannel, message: error.to_string() };
+            return Begun::refused(app, Some(name), &error, None);
+        }
+    };
+    if let Err(denied) = app.may_publish_now(who, &channel) {
+        return Begun::refused(app, Some(name), &refusal(denied), None);
+    }
+    if app.asks_publish(who, &channel) {
+        return Begun::Asked(channel, publication);
+    }
+    match app.publish(who, channel.clone(), publication, None) {
+        Ok(publishing) => Begun::Publishing(channel, publishing),
+        Err(denied) => Begun::refused(app, Some(name), &refusal(denied), None),
     }
 }
 
@@ -183,6 +260,12 @@ fn acknowledged(publishing: &Publishing, done: Done) -> Value {
     }
     if done.duplicate {
         body["duplicate"] = true.into();
+    }
+    // It was checked when it came.
+    if let Some(result) =
+        publishing.result.as_deref().and_then(|it| serde_json::from_slice(it).ok())
+    {
+        body["result"] = result;
     }
     body
 }

@@ -9,16 +9,17 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
-    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
-use tidewire_hub::{Form, Start};
+use tidewire_hub::{Form, Frames, Start};
 use tidewire_protocol::sse::Style;
-use tidewire_protocol::{Channel, Code, Cursor, Rewind, StreamToken};
-use tidewire_websocket as websocket;
+use tidewire_protocol::{Channel, Code, Cursor, Rewind, StreamToken, Subprotocol};
+use tidewire_websocket::{self as websocket, Deflate};
 
 use super::Problem;
-use super::credentials::{Sorted, sort};
+use super::credentials::{Sorted, ask, sort};
 use super::uri::Query;
 use crate::app::App;
 use crate::auth::Caller;
@@ -28,7 +29,6 @@ use crate::takeover::Takeover;
 
 /// The most channels of one event stream: its one id must fit into a header.
 const MAX_SSE_CHANNELS: usize = 32;
-const JSON_SUBPROTOCOL: &str = "tidewire.json";
 
 /// `GET /v1/ws`
 pub(crate) async fn websocket(
@@ -36,20 +36,42 @@ pub(crate) async fn websocket(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let upgraded = upgrade(&app, &request, caller);
+    // A request's body cannot be shared between threads, so it is not held while the application
+    // is asked.
+    let upgraded = match handshaken(&app, &request, &caller) {
+        Ok(handshaken) => upgrade(&app, handshaken, caller).await,
+        Err(problem) => Err(problem),
+    };
     if upgraded.as_ref().is_err_and(|problem| problem.code() != Code::Unavailable) {
         app.metrics.refused(Refusal::Handshake);
     }
     upgraded
 }
 
-fn upgrade(app: &App, request: &Request, caller: Caller) -> Result<Response, Problem> {
+/// A handshake that is well done, and the channels of its address.
+struct Handshaken {
+    accept: HeaderValue,
+    subprotocol: Option<Subprotocol>,
+    deflate: Option<Deflate>,
+    sorted: Sorted,
+}
+
+fn handshaken(app: &App, request: &Request, caller: &Caller) -> Result<Handshaken, Problem> {
     let headers = request.headers();
     let accept = handshake(request)?;
     let subprotocol = subprotocol(headers)?;
+    let deflate = compression(app, headers)?;
     let query = Query::of(request.uri())?;
     let named = starts(app, &query, query.channels(app.settings.subscriptions_per_session)?)?;
-    let (channels, denied) = admit(app, &caller, named)?;
+    Ok(Handshaken { accept, subprotocol, deflate, sorted: admit(app, caller, named)? })
+}
+
+async fn upgrade(app: &App, handshaken: Handshaken, caller: Caller) -> Result<Response, Problem> {
+    let Handshaken { accept, subprotocol, deflate, mut sorted } = handshaken;
+    if !caller.must_log_in {
+        sorted = ask(app, &caller.identity, sorted, false).await?;
+    }
+    let (channels, denied) = sorted;
     if app.is_draining() {
         app.metrics.refused(Refusal::Draining);
         return Err(Problem::new(Code::Unavailable, "this node is stopping; try another")
@@ -61,10 +83,19 @@ fn upgrade(app: &App, request: &Request, caller: Caller) -> Result<Response, Pro
     head.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     head.insert(SEC_WEBSOCKET_ACCEPT, accept);
     if let Some(subprotocol) = subprotocol {
-        head.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+        head.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol.as_str()));
     }
+    if let Some(agreed) = deflate {
+        let agreed = HeaderValue::try_from(agreed.to_string());
+        head.extend(agreed.map(|agreed| (SEC_WEBSOCKET_EXTENSIONS, agreed)));
+    }
+    let frames = Frames {
+        subprotocol: subprotocol.unwrap_or_default(),
+        deflate: deflate.is_some_and(Deflate::is_for_sending),
+    };
     let takeover = Takeover {
-        form: Form::WebSocketJson,
+        form: Form::WebSocket(frames),
+        inflate: deflate.is_some(),
         caller,
         channels,
         denied,
@@ -119,21 +150,41 @@ fn handshake(request: &Request) -> Result<HeaderValue, Problem> {
         .map_err(|_| Problem::new(Code::Internal, "no answer to this Sec-WebSocket-Key"))
 }
 
-fn subprotocol(headers: &HeaderMap) -> Result<Option<&'static str>, Problem> {
+/// The first subprotocol that the client names and that is spoken here; none if it names none.
+fn subprotocol(headers: &HeaderMap) -> Result<Option<Subprotocol>, Problem> {
     if !headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
         return Ok(None);
     }
-    if has_token(headers, &SEC_WEBSOCKET_PROTOCOL, JSON_SUBPROTOCOL) {
-        return Ok(Some(JSON_SUBPROTOCOL));
+    let known = |token: &str| {
+        Subprotocol::ALL.into_iter().find(|one| token.eq_ignore_ascii_case(one.as_str()))
+    };
+    if let Some(subprotocol) = tokens(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(known) {
+        return Ok(Some(subprotocol));
     }
-    let detail = format!("unknown subprotocol; allowed: {JSON_SUBPROTOCOL}, or none");
+    let [json, msgpack] = Subprotocol::ALL.map(Subprotocol::as_str);
+    let detail = format!("unknown subprotocol; allowed: {json}, {msgpack}, or none");
     Err(Problem::new(Code::BadRequest, detail))
+}
+
+/// What is agreed on about compression, where the node compresses at all.
+fn compression(app: &App, headers: &HeaderMap) -> Result<Option<Deflate>, Problem> {
+    if app.settings.compress_from.is_none() {
+        return Ok(None);
+    }
+    let offers = headers.get_all(SEC_WEBSOCKET_EXTENSIONS);
+    Deflate::negotiate(offers.iter().map(HeaderValue::as_bytes))
+        .map_err(|malformed| Problem::new(Code::BadRequest, malformed.to_string()))
 }
 
 /// Whether a comma-separated header names a token, whatever its case.
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    tokens(headers, name).any(|one| one.eq_ignore_ascii_case(token))
+}
+
+/// What a comma-separated header names.
+fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case(token))
+    values.flat_map(|value| value.split(',')).map(str::trim)
 }
 
 /// `GET /v1/sse`
@@ -142,6 +193,42 @@ pub(crate) async fn sse(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
+    let wanted = wanted(&app, &caller, &request)?;
+    let (method, version) = (request.method().clone(), request.version());
+    drop(request);
+    let Wanted { style, sorted, places } = wanted;
+    // To an EventSource an error status is the end for ever; a stream that ends makes it come
+    // back, through the proxy to another node.
+    let (channels, denied) = match ask(&app, &caller.identity, sorted, true).await {
+        Err(problem) if problem.code() == Code::Unavailable => return Ok(come_back(version)),
+        asked => asked?,
+    };
+    let is_stored = |channel: &Channel| app.settings.namespaces.of(channel).is_stored();
+    let form = match &channels[..] {
+        [(only, _)] if is_stored(only) => Form::SseWithId(style),
+        _ => Form::Sse(style),
+    };
+    if app.is_draining() {
+        app.metrics.refused(Refusal::Draining);
+        return Ok(come_back(version));
+    }
+    let mut response = event_stream(Body::empty());
+    if method == Method::GET {
+        let (inflate, wait) = (false, Duration::ZERO);
+        let takeover = Takeover { form, inflate, caller, channels, denied, places, wait };
+        response.extensions_mut().insert(takeover);
+    }
+    Ok(response)
+}
+
+/// What an event stream is asked for.
+struct Wanted {
+    style: Style,
+    sorted: Sorted,
+    places: StreamToken,
+}
+
+fn wanted(app: &App, caller: &Caller, request: &Request) -> Result<Wanted, Problem> {
     let query = Query::of(request.uri())?;
     let most = MAX_SSE_CHANNELS.min(app.settings.subscriptions_per_session);
     let channels = query.channels(most)?;
@@ -161,26 +248,8 @@ pub(crate) async fn sse(
             return Err(Problem::new(Code::BadRequest, "give either 'envelope' or 'text'"));
         }
     };
-    let (channels, places) = resumed(&app, &query, request.headers(), channels, own)?;
-    let (channels, denied) = sort(&app, &caller.identity, channels)?;
-    let is_stored = |channel: &Channel| app.settings.namespaces.of(channel).is_stored();
-    let form = match &channels[..] {
-        [(only, _)] if is_stored(only) => Form::SseWithId(style),
-        _ => Form::Sse(style),
-    };
-    // To an EventSource an error status is the end for ever; a stream that ends makes it come
-    // back, through the proxy to another node.
-    if app.is_draining() {
-        app.metrics.refused(Refusal::Draining);
-        return Ok(come_back(request.version()));
-    }
-    let mut response = event_stream(Body::empty());
-    if request.method() == Method::GET {
-        let wait = Duration::ZERO;
-        let takeover = Takeover { form, caller, channels, denied, places, wait };
-        response.extensions_mut().insert(takeover);
-    }
-    Ok(response)
+    let (channels, places) = resumed(app, &query, request.headers(), channels, own)?;
+    Ok(Wanted { style, sorted: sort(app, &caller.identity, channels)?, places })
 }
 
 /// An event stream that ends at once, for what will pass: its client comes back.

@@ -19,8 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct End {
     /// For operators.
     pub(crate) reason: Reason,
-    /// For the client, on a WebSocket: code and text of the close frame.
-    close: Option<(u16, &'static str)>,
+    /// For the client, on a WebSocket: the text of the close frame.
+    text: Option<&'static str>,
+    /// And its code; 0: the frame is empty. Not one with the text, which would take eight bytes of
+    /// every session.
+    code: u16,
     /// The client has closed already, or is gone: nothing to wait for.
     answered: bool,
 }
@@ -30,7 +33,10 @@ impl End {
     pub(crate) const SLOW: Self = Self::close(Reason::Slow, 4000, "slow");
     pub(crate) const TIMED_OUT: Self = Self::close(Reason::TimedOut, 4001, "timeout");
     pub(crate) const EXPIRED: Self = Self::close(Reason::Expired, 4002, "expired");
+    pub(crate) const UNAVAILABLE: Self = Self::close(Reason::Unavailable, 4003, "unavailable");
     pub(crate) const UNAUTHORIZED: Self = Self::close(Reason::Unauthorized, 4100, "unauthorized");
+    pub(crate) const FORBIDDEN: Self = Self::close(Reason::Forbidden, 4101, "forbidden");
+    pub(crate) const TOO_MANY: Self = Self::close(Reason::TooMany, 4102, "too many");
     pub(crate) const ABUSE: Self = Self::close(Reason::Abuse, 4103, "abuse");
     pub(crate) const SHUTDOWN: Self =
         Self::close(Reason::Shutdown, close_code::SERVICE_RESTART, "shutdown");
@@ -39,16 +45,24 @@ impl End {
         close_code::UNSUPPORTED_DATA,
         "a binary frame; tidewire.json has text frames only",
     );
+    pub(crate) const TEXT: Self = Self::close(
+        Reason::Protocol,
+        close_code::UNSUPPORTED_DATA,
+        "a text frame; tidewire.msgpack has binary frames only",
+    );
     /// The connection is gone.
-    pub(crate) const LOST: Self = Self { reason: Reason::Lost, close: None, answered: true };
+    pub(crate) const LOST: Self = Self::gone(Reason::Lost);
     /// The connection is gone, as the kernel found out.
-    pub(crate) const UNREACHABLE: Self =
-        Self { reason: Reason::TimedOut, close: None, answered: true };
+    pub(crate) const UNREACHABLE: Self = Self::gone(Reason::TimedOut);
     /// The client closed an event stream.
-    pub(crate) const LEFT: Self = Self { reason: Reason::Client, close: None, answered: true };
+    pub(crate) const LEFT: Self = Self::gone(Reason::Client);
 
     const fn close(reason: Reason, code: u16, text: &'static str) -> Self {
-        Self { reason, close: Some((code, text)), answered: false }
+        Self { reason, text: Some(text), code, answered: false }
+    }
+
+    const fn gone(reason: Reason) -> Self {
+        Self { reason, text: None, code: 0, answered: true }
     }
 
     /// The client sent a close frame, which is answered with its code (RFC 6455, section 5.5.1).
@@ -57,7 +71,7 @@ impl End {
             Some(code) => code,
             None => 0,
         };
-        Self { reason: Reason::Client, close: Some((code, "")), answered: true }
+        Self { reason: Reason::Client, text: Some(""), code, answered: true }
     }
 
     /// The client broke the protocol.
@@ -78,8 +92,8 @@ impl Session {
     pub(super) async fn hang_up(self: Rc<Self>, end: End) {
         self.leave(end.reason);
         let is_websocket = self.form.transport() == tidewire_hub::Transport::WebSocket;
-        if let Some((code, text)) = end.close.filter(|_| is_websocket) {
-            self.outbox.send_last(&match code {
+        if let Some(text) = end.text.filter(|_| is_websocket) {
+            self.outbox.send_last(&match end.code {
                 0 => codec::close_empty(),
                 code => codec::close(code, text),
             });

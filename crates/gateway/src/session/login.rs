@@ -1,17 +1,18 @@
 //! Who a session is: what it was opened with, the `auth` frame, and the end of a login.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tidewire_auth::{AuthError, Identity};
+use tidewire_auth::{AuthError, Denied, Identity};
 use tidewire_hub::{Session as _, Start, Transport};
-use tidewire_protocol::{Acked, Channel, Code, FrameId, Reply, Secret};
+use tidewire_protocol::{Acked, BodyError, Channel, Code, FrameId, Hook, Reply, Secret};
 
 use super::deadline::{self, Deadline};
 use super::{End, Session, State};
-use crate::address::AddressPlace;
-use crate::auth::{Caller, expires};
+use crate::auth::{Caller, Held, expires};
+use crate::http::counts_as_failed;
 
 /// How long before its end the client is told, in seconds; at half of the time that is left where
 /// that is later.
@@ -19,6 +20,27 @@ const NOTICE: u64 = 60;
 
 #[allow(clippy::box_collection, reason = "a pointer instead of three words in every session")]
 type Pending = Box<Vec<(Channel, Start)>>;
+
+/// What few sessions have.
+#[derive(Default)]
+struct More {
+    /// Where its client is, where anybody wants to know that.
+    address: Option<IpAddr>,
+    /// What it takes up of what its address and its user may have.
+    held: Vec<Arc<Held>>,
+}
+
+impl More {
+    fn is_some(&self) -> bool {
+        self.address.is_some() || !self.held.is_empty()
+    }
+}
+
+/// What a session that logs in begins with.
+struct First {
+    channels: Vec<(Channel, Start)>,
+    denied: Vec<(Channel, Code)>,
+}
 
 /// The login of one session.
 pub(super) struct Login {
@@ -33,8 +55,8 @@ pub(super) struct Login {
     /// When it is looked at next.
     deadline: Cell<Option<Deadline>>,
     told: Cell<bool>,
-    /// Its place behind a proxy.
-    _place: Option<Arc<AddressPlace>>,
+    /// What few sessions have; boxed, because all have the room for it.
+    more: RefCell<Option<Box<More>>>,
 }
 
 impl Login {
@@ -43,6 +65,7 @@ impl Login {
         caller: Caller,
         channels: Vec<(Channel, Start)>,
     ) -> (Self, Vec<(Channel, Start)>) {
+        let more = More { address: caller.address.map(|address| *address), held: caller.held };
         let (pending, now) = if caller.must_log_in {
             (Some(Box::new(channels)), Vec::new())
         } else {
@@ -55,7 +78,7 @@ impl Login {
             busy: Cell::new(false),
             deadline: Cell::new(None),
             told: Cell::new(false),
-            _place: caller.place,
+            more: RefCell::new(more.is_some().then(|| Box::new(more))),
         };
         (login, now)
     }
@@ -63,6 +86,15 @@ impl Login {
     /// Who it is now.
     pub(super) fn identity(&self) -> Arc<Identity> {
         self.identity.borrow().clone()
+    }
+
+    fn address(&self) -> Option<IpAddr> {
+        self.more.borrow().as_ref().and_then(|more| more.address)
+    }
+
+    /// Holds what it takes up.
+    fn hold(&self, held: Held) {
+        self.more.borrow_mut().get_or_insert_default().held.push(Arc::new(held));
     }
 
     /// Whether its first frame must still say.
@@ -86,6 +118,13 @@ impl Login {
 impl Session {
     /// Acts on an `auth` frame.
     pub(super) fn auth(self: &Rc<Self>, id: Option<FrameId>, token: Secret) {
+        if let Err(denied) = self.app.may_try_login(self.login.address()) {
+            self.refuse(id.as_ref(), denied.code, &denied.message);
+            if self.login.is_pending() {
+                self.finish(End::UNAUTHORIZED);
+            }
+            return;
+        }
         let outcome = self.app.auth.login_now(token.expose());
         match outcome {
             Err(error) if self.app.auth.may_change(&error) => {
@@ -111,7 +150,7 @@ impl Session {
         outcome: Result<Arc<Identity>, AuthError>,
     ) {
         match outcome {
-            Ok(identity) if self.may_become(&identity) => self.log_in(id, identity),
+            Ok(identity) if self.may_become(&identity) => self.ask_and_log_in(id, identity),
             Ok(_) => {
                 let message = "this session is another user's; open a new one";
                 self.refuse(id, Code::Forbidden, message);
@@ -123,6 +162,9 @@ impl Session {
                 self.reply_around(&Reply::Error { id, code, message: &message, retry });
             }
             Err(error) => {
+                if counts_as_failed(&error) {
+                    self.app.login_failed(self.login.address());
+                }
                 self.refuse(id, error.code(), &error.to_string());
                 if self.login.is_pending() {
                     let expired = error == AuthError::Expired;
@@ -138,39 +180,121 @@ impl Session {
         old.is_anonymous() || old.who == new.who
     }
 
-    fn log_in(self: &Rc<Self>, id: Option<&FrameId>, identity: Arc<Identity>) {
+    /// Logs in whom the application lets in, with the channels that it lets have; at once where it
+    /// is not asked.
+    fn ask_and_log_in(self: &Rc<Self>, id: Option<&FrameId>, identity: Arc<Identity>) {
+        let hooks = &self.app.hooks;
+        let first = self.login.pending.take().map(|named| self.first_channels(&identity, *named));
+        let asks = hooks.has(Hook::Connect) || (first.is_some() && hooks.has(Hook::Subscribe));
+        if !asks {
+            return self.log_in(id, identity, first);
+        }
+        self.login.busy.set(true);
+        let address = self.login.address();
+        let asking = hooks.connect(&identity, "websocket", address);
+        let (session, id) = (self.clone(), id.cloned());
+        // Ends with the application's answers, within the hooks' time-outs.
+        tokio::task::spawn_local(async move {
+            let may = asking.await;
+            let first = match (first, &may) {
+                (Some(first), Ok(())) => Some(session.ask_about_first(&identity, first).await),
+                (first, _) => first,
+            };
+            session.login.busy.set(false);
+            if session.ended().is_none() {
+                match may {
+                    Ok(()) => session.log_in(id.as_ref(), identity, first),
+                    Err(error) => session.not_let_in(id.as_ref(), &error),
+                }
+            }
+            session.outbox.wake();
+        });
+    }
+
+    /// The application does not let them in: who was in stays so until the login ends.
+    fn not_let_in(&self, id: Option<&FrameId>, error: &BodyError) {
+        let BodyError { code, message } = error;
+        self.app.metrics.error(*code);
+        let may_pass = *code == Code::Unavailable;
+        let retry = may_pass.then_some(1_000);
+        self.reply_around(&Reply::Error { id, code: *code, message, retry });
+        if !may_pass {
+            self.count_error();
+        }
+        if self.login.is_pending() {
+            // The channels of its address were taken for the asking: it comes back with them.
+            self.finish(if may_pass { End::UNAVAILABLE } else { End::FORBIDDEN });
+        }
+    }
+
+    async fn ask_about_first(&self, identity: &Identity, first: First) -> First {
+        let First { channels, mut denied } = first;
+        let asking = self.app.ask_subscribe(identity, Some(self.id), channels);
+        let (channels, refused) = asking.await;
+        denied.extend(refused.into_iter().map(|(channel, error)| (channel, error.code)));
+        First { channels, denied }
+    }
+
+    fn log_in(
+        self: &Rc<Self>,
+        id: Option<&FrameId>,
+        identity: Arc<Identity>,
+        first: Option<First>,
+    ) {
+        // A refresh is the same user's; who was nobody takes a place of that user now.
+        if self.login.identity().is_anonymous() {
+            match self.app.user_place(&identity) {
+                Ok(held) => held.into_iter().for_each(|held| self.login.hold(held)),
+                Err(denied) => {
+                    self.app.metrics.error(denied.code);
+                    let Denied { code, message } = &denied;
+                    let (code, retry) = (*code, Some(5_000));
+                    self.reply_around(&Reply::Error { id, code, message, retry });
+                    if self.login.is_pending() {
+                        self.finish(End::TOO_MANY);
+                    }
+                    return;
+                }
+            }
+        }
         let acked = Acked { expires: expires(&identity), ..Acked::default() };
         *self.login.identity.borrow_mut() = identity;
         self.login.told.set(false);
         // Before the welcome, which waits for the channels.
         self.reply_around(&Reply::Ack { id, acked });
         self.login.is_pending.set(false);
-        match self.login.pending.take() {
-            Some(channels) => self.begin(*channels),
+        match first {
+            Some(first) => self.begin(first),
             None => self.drop_what_is_not_granted(),
         }
         self.watch_login();
     }
 
-    /// The first login: the channels of the address and the user's own are subscribed, as far as
-    /// they may be, and the welcome follows.
-    fn begin(self: &Rc<Self>, mut channels: Vec<(Channel, Start)>) {
-        let identity = self.login.identity();
+    /// The channels of the address and the user's own, as far as the rules allow them.
+    fn first_channels(&self, identity: &Identity, mut channels: Vec<(Channel, Start)>) -> First {
         let named: Vec<_> = channels.iter().map(|(channel, _)| channel).collect();
         let room = self.app.settings.subscriptions_per_session.saturating_sub(named.len());
-        let own = self.app.auth.own_channels(&identity, &named);
+        let own = self.app.auth.own_channels(identity, &named);
         channels.extend(own.into_iter().take(room).map(|channel| (channel, Start::Present)));
+        let mut first = First { channels: Vec::new(), denied: Vec::new() };
         for (channel, start) in channels {
-            match self.app.may_start(&identity, &channel, start) {
-                Ok(()) => {
-                    self.undecided.set(self.undecided.get() + 1);
-                    self.subscribe(&channel, start, State::Undecided);
-                }
-                Err(denied) => {
-                    self.app.metrics.error(denied.code);
-                    self.denied.borrow_mut().push((channel, denied.code));
-                }
+            match self.app.may_start(identity, &channel, start) {
+                Ok(()) => first.channels.push((channel, start)),
+                Err(denied) => first.denied.push((channel, denied.code)),
             }
+        }
+        first
+    }
+
+    /// The first login: the channels are subscribed, and the welcome follows.
+    fn begin(self: &Rc<Self>, first: First) {
+        for (channel, start) in first.channels {
+            self.undecided.set(self.undecided.get() + 1);
+            self.subscribe(&channel, start, State::Undecided);
+        }
+        for (channel, code) in first.denied {
+            self.app.metrics.error(code);
+            self.denied.borrow_mut().push((channel, code));
         }
         // The login itself was one thing to be decided.
         self.decided();

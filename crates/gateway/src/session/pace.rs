@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 
-use tidewire_protocol::{ClientFrame, Code, FrameId, Reply};
+use tidewire_protocol::{Code, FrameId, Reply};
 
 use super::Session;
 use crate::metrics::Limit;
@@ -57,19 +57,15 @@ fn drained(used: u32, by: u64) -> u32 {
 }
 
 impl Session {
-    /// Whether the client may send this frame now; else it has been told.
-    pub(super) fn keeps_pace(&self, text: &str) -> bool {
+    /// Whether the client may send this frame of so many bytes now; else it has been told.
+    pub(super) fn keeps_pace(&self, id: Option<&FrameId>, bytes: usize) -> bool {
+        let Err(limit) = self.take_pace(bytes) else { return true };
         let rates = self.rates();
-        let Err(limit) = self.take_pace(text.len()) else { return true };
-        let id: Option<FrameId> = match ClientFrame::parse_json(text) {
-            Ok(frame) => frame.id,
-            Err(error) => error.id,
-        };
         let message = match limit {
             Limit::BytesPerSecond => format!("at most {} bytes a second", rates.bytes),
             _ => format!("at most {} frames a second", rates.frames),
         };
-        let (id, code, message) = (id.as_ref(), Code::TooFast, message.as_str());
+        let (code, message) = (Code::TooFast, message.as_str());
         self.app.metrics.error(code);
         self.reply(&Reply::Error { id, code, message, retry: Some(1_000) });
         self.count_error();

@@ -3,23 +3,30 @@
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
+use tidewire_auth::Identity;
 use tidewire_broker::PublishError;
 use tidewire_protocol::{
-    Acked, BodyError, Channel, ClientFrame, Code, FrameError, FrameId, MessageId, Page,
-    Publication, Reply, Request, Rewind,
+    Acked, BodyError, Channel, ClientFrame, Code, FrameError, FrameId, Page, Publication, Reply,
+    Request, Rewind,
 };
 
 use super::{ERROR_SECONDS, End, MAX_ERRORS, Session, State};
+use crate::auth::refusal;
 use crate::metrics::Limit;
 use crate::publish::{Done, Publishing};
 
 impl Session {
-    /// Acts on one text message.
-    pub(super) fn handle(self: &Rc<Self>, text: &str) {
-        if !self.keeps_pace(text) {
+    /// Acts on one frame of the client, of so many bytes, or refuses it.
+    pub(super) fn handle(self: &Rc<Self>, frame: Result<ClientFrame, FrameError>, bytes: usize) {
+        let id = match &frame {
+            Ok(frame) => frame.id.as_ref(),
+            Err(error) => error.id.as_ref(),
+        };
+        if !self.keeps_pace(id, bytes) {
             return;
         }
-        match ClientFrame::parse_json(text) {
+        match frame {
             Ok(ClientFrame { id, request }) if self.login.is_pending() => match request {
                 Request::Auth { token } => self.auth(id, token),
                 _ => self.must_log_in(id.as_ref()),
@@ -29,7 +36,8 @@ impl Session {
                 Request::Subscribe { channel, cursor, rewind } => {
                     self.subscribe_to(id, &channel, cursor.as_deref(), rewind);
                 }
-                Request::History { channel, page } => self.history(id, channel, &page),
+                Request::History { channel, page } => self.read_history(id, channel, page),
+                Request::Rpc { method, payload } => self.rpc(id, &method, &payload),
                 Request::Unsubscribe { channel } => self.unsubscribe_from(id.as_ref(), &channel),
                 Request::Publish { channel, publication, echo } => {
                     self.publish(id, channel, publication, echo);
@@ -76,18 +84,23 @@ impl Session {
         }
         let held = self.held.borrow();
         let most = self.app.settings.subscriptions_per_session;
-        if held.iter().any(|held| held.subscription.channel == *channel) {
+        let is_asked = self.asked.is_subscribing(channel);
+        if is_asked || held.iter().any(|held| held.subscription.channel == *channel) {
             drop(held);
             let message = format!("this session is subscribed to '{channel}' already");
             self.refuse(id.as_ref(), Code::AlreadySubscribed, &message);
-        } else if held.len() >= most {
+        } else if held.len() + self.asked.subscribing() >= most {
             drop(held);
             self.app.metrics.limited(Limit::SubscriptionsPerSession);
             let message = format!("at most {most} subscriptions are allowed in a session");
             self.refuse(id.as_ref(), Code::TooMany, &message);
         } else {
             drop(held);
-            self.subscribe(channel, start, State::Asked(id));
+            if self.app.asks_subscribe(&self.login.identity(), channel) {
+                self.ask_about_subscription(id, channel, start);
+            } else {
+                self.subscribe(channel, start, State::Asked(id));
+            }
         }
     }
 
@@ -95,6 +108,9 @@ impl Session {
         let mut all = self.held.borrow_mut();
         let Some(at) = all.iter().position(|held| held.subscription.channel == *channel) else {
             drop(all);
+            if self.asked.forget(channel) {
+                return self.reply(&Reply::Ack { id, acked: Acked::default() });
+            }
             let message = format!("this session is not subscribed to '{channel}'");
             return self.refuse(id, Code::NotSubscribed, &message);
         };
@@ -103,16 +119,17 @@ impl Session {
         self.lane.unsubscribe(&held.subscription);
         match held.state {
             // Every frame is answered, also the one that this frame overtakes.
-            State::Asked(asked) => self.reply(&Reply::Error {
-                id: asked.as_ref(),
-                code: Code::NotSubscribed,
-                message: "unsubscribed before it was confirmed",
-                retry: None,
-            }),
+            State::Asked(asked) => self.overtaken(asked.as_ref()),
             State::Undecided => self.decided(),
             State::Confirmed(..) | State::Active => {}
         }
         self.reply(&Reply::Ack { id, acked: Acked::default() });
+    }
+
+    /// Tells of a subscription that was asked for and taken back before it was there.
+    pub(super) fn overtaken(&self, id: Option<&FrameId>) {
+        let (code, message) = (Code::NotSubscribed, "unsubscribed before it was confirmed");
+        self.reply(&Reply::Error { id, code, message, retry: None });
     }
 
     fn publish(
@@ -123,21 +140,50 @@ impl Session {
         echo: bool,
     ) {
         publication.exclude = (!echo).then_some(self.id);
-        let who = self.login.identity();
-        let mut publishing = match self.app.publish(&who, channel, publication, Some(self.id)) {
-            Ok(publishing) => publishing,
+        if let Err(denied) = self.app.may_publish_now(&self.login.identity(), &channel) {
+            return self.answer_error(id.as_ref(), &refusal(denied), None);
+        }
+        let free = self.ask_about_message(id, channel, publication);
+        if let Some((id, channel, publication)) = free {
+            self.hand_over(id, &self.login.identity(), channel, publication, None);
+        }
+    }
+
+    /// Hands a message to the broker; its publisher is told `result`, too.
+    pub(super) fn hand_over(
+        self: &Rc<Self>,
+        id: Option<FrameId>,
+        who: &Identity,
+        channel: Channel,
+        publication: Publication,
+        result: Option<Bytes>,
+    ) {
+        let mut publishing = match self.app.publish(who, channel, publication, Some(self.id)) {
+            Ok(publishing) => publishing.with_result(result),
             Err(denied) => return self.refuse(id.as_ref(), denied.code, &denied.message),
         };
         // The embedded broker answers at once, and no task is needed.
         match publishing.poll(&self.app, &mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(outcome) => {
-                self.published(id.as_ref(), &publishing.message_id, outcome);
-            }
+            Poll::Ready(outcome) => self.published(id.as_ref(), &publishing, outcome),
             Poll::Pending => self.await_receipt(id, publishing),
         }
     }
 
-    fn history(self: &Rc<Self>, id: Option<FrameId>, channel: Channel, page: &Page) {
+    fn read_history(self: &Rc<Self>, id: Option<FrameId>, channel: Channel, page: Page) {
+        // The application has decided about what its client is subscribed to.
+        let held = self.held.borrow();
+        let is_held = held.iter().any(|held| held.subscription.channel == channel);
+        drop(held);
+        if is_held || !self.app.asks_subscribe(&self.login.identity(), &channel) {
+            return self.history(id, channel, &page);
+        }
+        match self.app.auth.policy.may_read(&self.login.identity(), &channel) {
+            Ok(()) => self.ask_about_history(id, channel, page),
+            Err(denied) => self.refuse(id.as_ref(), denied.code, &denied.message),
+        }
+    }
+
+    pub(super) fn history(self: &Rc<Self>, id: Option<FrameId>, channel: Channel, page: &Page) {
         let reading = match self.app.history(&self.login.identity(), &channel, page) {
             Ok(reading) => reading,
             Err(error) => return self.refuse(id.as_ref(), error.code, &error.message),
@@ -154,11 +200,7 @@ impl Session {
                     let acked = Acked { page, ..Acked::default() };
                     session.reply(&Reply::Ack { id: id.as_ref(), acked });
                 }
-                Err(error) => {
-                    let BodyError { code, message } = &error;
-                    let (id, code) = (id.as_ref(), *code);
-                    session.reply(&Reply::Error { id, code, message, retry: Some(1_000) });
-                }
+                Err(error) => session.answer_error(id.as_ref(), &error, None),
             }
             session.outbox.wake();
         });
@@ -171,7 +213,7 @@ impl Session {
         tokio::task::spawn_local(async move {
             let outcome = publishing.done(&session.app).await;
             session.in_flight.set(session.in_flight.get() - 1);
-            session.published(id.as_ref(), &publishing.message_id, outcome);
+            session.published(id.as_ref(), &publishing, outcome);
             session.outbox.wake();
         });
     }
@@ -179,13 +221,14 @@ impl Session {
     fn published(
         &self,
         id: Option<&FrameId>,
-        message_id: &MessageId,
+        publishing: &Publishing,
         outcome: Result<Done, PublishError>,
     ) {
+        let message_id = &publishing.message_id;
         match outcome {
             Ok(Done { cursor, duplicate }) => {
-                let message_id = Some(message_id);
-                let acked = Acked { message_id, cursor, duplicate, ..Acked::default() };
+                let (message_id, result) = (Some(message_id), publishing.result.as_deref());
+                let acked = Acked { message_id, cursor, duplicate, result, ..Acked::default() };
                 self.reply(&Reply::Ack { id, acked });
             }
             // Sending it again as it is helps nobody.
@@ -197,11 +240,9 @@ impl Session {
                 self.refuse(id, error.code(), &error.to_string());
             }
             Err(error) => {
-                self.app.metrics.error(error.code());
                 // Sending it again with this id is safe, so the error names it.
-                let message = format!("{error} (messageId {})", message_id.as_str());
-                let code = error.code();
-                self.reply(&Reply::Error { id, code, message: &message, retry: Some(1_000) });
+                let error = BodyError { code: error.code(), message: error.to_string() };
+                self.answer_error(id, &error, Some(message_id));
             }
         }
     }

@@ -89,7 +89,7 @@ impl tidewire_hub::Session for Session {
         match self.form {
             Form::Sse(_) => !self.places.borrow().is_empty(),
             Form::Json => true,
-            Form::WebSocketJson | Form::SseWithId(_) => false,
+            Form::WebSocket(_) | Form::SseWithId(_) => false,
         }
     }
 

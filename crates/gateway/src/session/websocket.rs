@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use tidewire_hub::Beat;
+use tidewire_hub::{Beat, Form};
+use tidewire_protocol::{ClientFrame, Subprotocol};
 use tidewire_websocket::{self as codec, Decoder, Event, Input};
 
 use super::{End, Seat, Session};
@@ -15,6 +16,10 @@ use crate::app::Place;
 /// The most bytes that are read before others get the thread: in the smallest frames some 2,700.
 const READ_BYTES: usize = 16 << 10;
 
+/// So many bytes of messages are acted on before others get the thread: compressed ones can be a
+/// thousand times what was read.
+const HANDLED_BYTES: usize = 4 * READ_BYTES;
+
 /// What the task woke up for.
 enum Woken {
     Readable,
@@ -22,10 +27,17 @@ enum Woken {
 }
 
 impl Session {
-    /// Serves a WebSocket until it ends. `early` came with the handshake.
-    pub(crate) async fn run_websocket(self: Rc<Self>, mut early: Vec<u8>, _place: Place) {
+    /// Serves a WebSocket until it ends. `early` came with the handshake; `inflate` says whether
+    /// the client may compress.
+    pub(crate) async fn run_websocket(
+        self: Rc<Self>,
+        mut early: Vec<u8>,
+        inflate: bool,
+        _place: Place,
+    ) {
         let _seat = Seat(&self);
-        let mut decoder = Decoder::new(self.app.settings.message_bytes);
+        let limit = self.app.settings.message_bytes;
+        let mut decoder = if inflate { Decoder::with_deflate(limit) } else { Decoder::new(limit) };
         self.feed(&mut decoder, &mut early);
         drop(early);
         let end = loop {
@@ -92,9 +104,13 @@ impl Session {
         self.unanswered.set(false);
         self.outbox.cork();
         let mut input = Input::new(bytes);
+        let mut handled = 0;
         loop {
             match decoder.decode(&mut input) {
-                Ok(Some(event)) => self.act(event),
+                Ok(Some(event)) => {
+                    handled += length(&event);
+                    self.act(event);
+                }
                 Ok(None) => break,
                 Err(error) => {
                     self.finish(End::broken(error));
@@ -104,7 +120,8 @@ impl Session {
             if self.end.get().is_some() {
                 break;
             }
-            if self.publishes_too_much() && !input.is_empty() {
+            let enough = self.publishes_too_much() || handled > HANDLED_BYTES;
+            if enough && !input.is_empty() {
                 self.unfed.replace(input.rest().into());
                 break;
             }
@@ -128,10 +145,16 @@ impl Session {
 
     fn act(self: &Rc<Self>, event: Event<'_>) {
         match event {
-            Event::Text(text) => {
+            Event::Text(text) if self.subprotocol() == Subprotocol::Json => {
                 self.partial_since.set(None);
-                self.handle(text);
+                self.handle(ClientFrame::parse_json(text), text.len());
             }
+            Event::Binary(bytes) if self.subprotocol() == Subprotocol::MessagePack => {
+                self.partial_since.set(None);
+                let limit = self.app.settings.message_bytes;
+                self.handle(ClientFrame::parse_msgpack(bytes, limit), bytes.len());
+            }
+            Event::Text(_) => self.finish(End::TEXT),
             Event::Binary(_) => self.finish(End::BINARY),
             Event::Ping(payload) if self.keeps_pace_of_ping(payload.len()) => {
                 self.outbox.send_around(&codec::pong(payload), 0);
@@ -141,6 +164,13 @@ impl Session {
             Event::Close(close) => {
                 self.finish(End::closed_by_client(close.map(|(code, _)| code)));
             }
+        }
+    }
+
+    fn subprotocol(&self) -> Subprotocol {
+        match self.form {
+            Form::WebSocket(frames) => frames.subprotocol,
+            Form::Sse(_) | Form::SseWithId(_) | Form::Json => Subprotocol::Json,
         }
     }
 
@@ -160,6 +190,15 @@ impl Session {
                 }
             }
         }
+    }
+}
+
+/// How many bytes of a message an event hands out; control frames have none to speak of.
+fn length(event: &Event<'_>) -> usize {
+    match event {
+        Event::Text(text) => text.len(),
+        Event::Binary(bytes) => bytes.len(),
+        Event::Ping(_) | Event::Pong(_) | Event::Close(_) => 0,
     }
 }
 

@@ -46,8 +46,7 @@ impl Events for Hub {
         let is_stored = message.stored.is_some();
         let message = Arc::new(Encoded::new(channel.clone(), message));
         if !is_stored && entry.stored.is_none() {
-            self.to_lanes(entry, || Op::Deliver(entry.key, message.clone()));
-            return;
+            return self.deliver_live(namespace, entry, message);
         }
         // What comes with a place is handled as stored, whatever this node's rules say.
         let rules = self.settings.namespaces.rules(namespace);
@@ -79,6 +78,7 @@ impl Events for Hub {
         let mut shard = self.shard(channel.as_str()).lock();
         if let Some(entry) = shard.channels.get_mut(channel) {
             if entry.stored.is_none() {
+                self.flush(entry);
                 self.to_lanes(entry, || Op::Gap(entry.key, None));
             }
             // Who came while the link was down begins behind the gap, and misses nothing. A stored

@@ -6,6 +6,7 @@
 //! under the same lock, so that wishes reach it in the order in which they were decided.
 
 mod budget;
+mod conflate;
 mod events;
 mod idle;
 mod listing;
@@ -29,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::stored::{Start, StoredChannel};
 use crate::window::WindowLimits;
 use budget::Budget;
+use conflate::{Interval, Intervals};
 pub use listing::Listed;
 
 /// Enough that two threads seldom meet; each costs an empty map.
@@ -60,6 +62,7 @@ pub struct Hub {
     broker: Arc<dyn Broker>,
     settings: HubSettings,
     budget: Budget,
+    intervals: Intervals,
     pub(crate) metrics: Metrics,
     /// For the reads, which outlast the call that begins them.
     me: Weak<Self>,
@@ -87,6 +90,8 @@ struct Entry {
     listed_idle: bool,
     /// Its window, on a stored channel.
     stored: Option<Box<StoredChannel>>,
+    /// The interval under way, on a live channel that is conflated.
+    interval: Option<Box<Interval>>,
     /// What of the budget its window has.
     weighed: usize,
 }
@@ -108,6 +113,7 @@ impl Hub {
             room,
             broker,
             budget: Budget::new(settings.window_bytes),
+            intervals: Intervals::new(&settings.namespaces, me, &runtime),
             settings,
             metrics,
             me: me.clone(),
@@ -244,6 +250,7 @@ impl Entry {
             channel,
             key,
             stored,
+            interval: None,
             weighed: 0,
             confirmed: false,
             waiting: HashSet::new(),

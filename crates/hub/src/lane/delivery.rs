@@ -33,9 +33,10 @@ impl Lane {
 
     /// Writes the turn's messages of a channel to its subscribers.
     pub(super) async fn deliver(&self, key: ChannelKey) {
+        let from = self.settings.compress_from;
         let batch = match self.channels.borrow_mut().get_mut(&key) {
             Some(here) if !here.turn.is_empty() => {
-                Batch::new(std::mem::take(&mut here.turn), here.may_drop)
+                Batch::new(std::mem::take(&mut here.turn), here.may_drop, from)
             }
             _ => return,
         };

@@ -31,7 +31,7 @@ use start::{LateStart, STARTS_PER_TURN};
 /// The shared buffer that sessions read into; none owns one while it is idle.
 const SCRATCH_BYTES: usize = 64 << 10;
 
-/// Times of a lane, in whole seconds.
+/// How a lane works. Its times are whole seconds.
 #[derive(Debug, Clone, Copy)]
 pub struct LaneSettings {
     /// Between two pings of a WebSocket.
@@ -40,6 +40,8 @@ pub struct LaneSettings {
     pub websocket_grace: usize,
     /// Between two heartbeats of an event stream.
     pub sse_heartbeat: usize,
+    /// Messages from so many bytes on are compressed for who agreed on that.
+    pub compress_from: usize,
 }
 
 /// The lane. It never leaves its thread.

@@ -109,7 +109,7 @@ impl Lane {
         let (now, later) = begin.backlog.split_at(fits.count().max(1).min(begin.backlog.len()));
         if !now.is_empty() {
             let mut tally = Tally::default();
-            let batch = Batch::new(now.to_vec(), false);
+            let batch = Batch::new(now.to_vec(), false, self.settings.compress_from);
             batch.send(&**session, &mut tally);
             self.count_out(&tally);
         }

@@ -133,12 +133,21 @@ pub struct Rig {
 
 impl Rig {
     pub fn new(lanes: usize, linger: Duration) -> Self {
+        Self::with_rules(lanes, linger, NamespaceRules::live())
+    }
+
+    pub fn with_rules(lanes: usize, linger: Duration, rules: NamespaceRules) -> Self {
         let broker = Arc::new(ScriptedBroker::default());
-        let rules = Namespaces::new(NamespaceRules::live(), []);
+        let rules = Namespaces::new(rules, []);
         let window = WindowLimits { messages: 100, bytes: 1 << 20 };
         let hub =
             HubSettings { linger, namespaces: Arc::new(rules), window, window_bytes: 1 << 20 };
-        let lane = LaneSettings { websocket_heartbeat: 25, websocket_grace: 10, sse_heartbeat: 15 };
+        let lane = LaneSettings {
+            websocket_heartbeat: 25,
+            websocket_grace: 10,
+            sse_heartbeat: 15,
+            compress_from: 512,
+        };
         let lanes = Lanes::start(lanes, broker.clone(), hub, lane).unwrap();
         Self { lanes, broker }
     }

@@ -288,25 +288,53 @@ impl Word for JwksUrl {
     const ALLOWED: &'static str = "`https://…`, `http://…` in a private network";
 
     fn read(text: &str) -> Result<Self, String> {
-        let wrong = "must be such as https://id.example/.well-known/jwks.json, without a user";
-        let url = Url::parse(text).map_err(|_| wrong.to_owned())?;
-        let host = url.host_str().unwrap_or_default();
-        if !url.username().is_empty() || url.password().is_some() || host.is_empty() {
-            return Err(wrong.to_owned());
-        }
-        match url.scheme() {
-            "https" => Ok(Self(url)),
-            "http" if is_near(host) => Ok(Self(url)),
-            "http" => Err("must be https: whoever sits on the way could put keys in; http only \
-                within a private network (a private address, or a name without a dot or below \
-                .internal)"
-                .to_owned()),
-            _ => Err(wrong.to_owned()),
-        }
+        safe_url(text, "https://id.example/.well-known/jwks.json", "put keys in").map(Self)
     }
 
     fn show(&self) -> String {
         self.0.to_string()
+    }
+}
+
+/// Where the application is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HookUrl(Url);
+
+impl HookUrl {
+    /// The address.
+    pub(crate) fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl Word for HookUrl {
+    const ALLOWED: &'static str = "`https://…`, `http://…` in a private network";
+
+    fn read(text: &str) -> Result<Self, String> {
+        safe_url(text, "http://app:3000/tidewire/subscribe", "answer instead").map(Self)
+    }
+
+    fn show(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+/// An address to which nobody on the way can do anything; `harm` is what they could.
+fn safe_url(text: &str, example: &str, harm: &str) -> Result<Url, String> {
+    let wrong = || format!("must be such as {example}, without a user");
+    let url = Url::parse(text).map_err(|_| wrong())?;
+    let host = url.host_str().unwrap_or_default();
+    if !url.username().is_empty() || url.password().is_some() || host.is_empty() {
+        return Err(wrong());
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if is_near(host) => Ok(url),
+        "http" => Err(format!(
+            "must be https: whoever sits on the way could {harm}; http only within a private \
+            network (a private address, or a name without a dot or below .internal)"
+        )),
+        _ => Err(wrong()),
     }
 }
 

@@ -11,6 +11,7 @@ mod auth;
 mod credentials;
 mod dump;
 mod error;
+mod hooks;
 mod model;
 mod origin;
 mod read;

@@ -9,6 +9,7 @@ use tidewire_protocol::{NamespaceRules, Namespaces, WhenSlow};
 
 use super::auth::Auth;
 use super::credentials::EventName;
+use super::hooks::Hooks;
 use super::setting::{Many, Maybe, MaybeSize, Number, Size, Switch, Text, Time};
 use super::values::{AfterRestart, BrokerUrl, Endpoint, LogFormat, LogLevel, Network, Prefix};
 use super::walk::{Path, Visitor};
@@ -32,12 +33,15 @@ pub(crate) struct Config {
     pub(crate) listen: Endpoint,
     pub(crate) admin: Endpoint,
     pub(crate) admin_open: bool,
+    pub(crate) demo: bool,
     pub(crate) revision: u32,
     /// Absent: one per core, see [`Config::lane_count`].
     pub(crate) lanes: Option<usize>,
     pub(crate) broker: Broker,
     pub(crate) auth: Auth,
+    pub(crate) hooks: Hooks,
     pub(crate) limits: Limits,
+    pub(crate) compression: Compression,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) drain: Drain,
     pub(crate) log: Log,
@@ -87,6 +91,14 @@ pub(crate) struct Limits {
     pub(crate) body_timeout: Duration,
 }
 
+/// `[compression]`
+#[derive(Clone, Debug)]
+pub(crate) struct Compression {
+    pub(crate) websocket: bool,
+    /// In bytes.
+    pub(crate) threshold: usize,
+}
+
 /// `[heartbeat]`
 #[derive(Clone, Debug)]
 pub(crate) struct Heartbeat {
@@ -113,6 +125,8 @@ pub(crate) struct Log {
 pub(crate) struct Namespace {
     pub(crate) history_size: usize,
     pub(crate) history_ttl: Duration,
+    /// Zero: everything is delivered.
+    pub(crate) conflate: Duration,
     pub(crate) log: bool,
     pub(crate) when_slow: WhenSlow,
     /// Absent: `anyone` in open mode, else `granted`.
@@ -123,6 +137,7 @@ pub(crate) struct Namespace {
     pub(crate) events: Vec<EventName>,
     /// Absent: `limits.frame_bytes`.
     pub(crate) message_bytes: Option<u32>,
+    pub(crate) hooks: bool,
 }
 
 impl Default for Config {
@@ -131,11 +146,14 @@ impl Default for Config {
             listen: Endpoint::loopback(8000),
             admin: Endpoint::loopback(8001),
             admin_open: false,
+            demo: false,
             revision: 1,
             lanes: None,
             broker: Broker::default(),
             auth: Auth::default(),
+            hooks: Hooks::default(),
             limits: Limits::default(),
+            compression: Compression::default(),
             heartbeat: Heartbeat::default(),
             drain: Drain { time: 15 * SECOND },
             log: Log::default(),
@@ -186,6 +204,12 @@ impl Default for Limits {
     }
 }
 
+impl Default for Compression {
+    fn default() -> Self {
+        Self { websocket: false, threshold: 512 }
+    }
+}
+
 impl Default for Heartbeat {
     fn default() -> Self {
         Self { websocket: 25 * SECOND, pong: 10 * SECOND, sse: 15 * SECOND }
@@ -197,6 +221,7 @@ impl Default for Namespace {
         Self {
             history_size: 100,
             history_ttl: 5 * MINUTE,
+            conflate: Duration::ZERO,
             log: false,
             when_slow: WhenSlow::Close,
             subscribe: None,
@@ -204,6 +229,7 @@ impl Default for Namespace {
             client_history: true,
             events: Vec::new(),
             message_bytes: None,
+            hooks: true,
         }
     }
 }
@@ -247,6 +273,7 @@ impl Config {
         let rules = |namespace: &Namespace| NamespaceRules {
             history_size: namespace.history_size,
             history_ttl: namespace.history_ttl,
+            conflate: Some(namespace.conflate).filter(|length| !length.is_zero()),
             log: namespace.log,
             when_slow: namespace.when_slow,
         };
@@ -261,11 +288,14 @@ impl Config {
         v.key("listen", "Where clients connect. Host names are resolved at the start; `localhost` is taken as a loopback address only; port 0 lets the system choose.", &mut Text(&mut self.listen));
         v.key("admin", "Where `/metrics`, `/healthz` and `/readyz` are served. Not for the public, so it must be a loopback address unless `admin_open` is set.", &mut Text(&mut self.admin));
         v.key("admin_open", "Allows `admin` to be another address than loopback: for a network that only operators reach.", &mut Switch(&mut self.admin_open));
+        v.key("demo", "Adds `POST /crash` to the admin listener, which ends the process at once, as a fault would: no drain, no word to clients. For demonstrations and tests, where something starts it again.", &mut Switch(&mut self.demo));
         v.key("revision", "The number of this configuration. Raise it with each change that all nodes are to follow; where nodes share something, one with a higher number replaces what one with a lower number left.", &mut Number(&mut self.revision, 1..=u32::MAX));
         v.key("lanes", "How many threads serve connections; each connection lives on one of them. Not set: one per core.", &mut Number(&mut self.lanes, 1..=1024));
         self.broker.walk(v);
         self.auth.walk(v);
+        self.hooks.walk(v);
         self.limits.walk(v);
+        self.compression.walk(v);
         self.heartbeat.walk(v);
         v.table(Path::new(["drain"]), "How the node stops.");
         v.key("time", "When the node is told to stop, its sessions are sent away evenly over this time, so that their reconnects do not arrive all at once.", &mut Time(&mut self.drain.time, Duration::ZERO..=10 * MINUTE));
@@ -331,7 +361,7 @@ impl Limits {
         v.key("trusted_proxies", "The networks of the proxies in front, such as `172.16.0.0/12`: what they say about where a client is, is believed; what anybody else says is not.", &mut Many(&mut self.trusted_proxies));
         v.key("forwarded_header", "The header in which they say it. The other one, which a client may have written, is not looked at.", &mut Text(&mut self.forwarded_header));
         v.key("frames_per_second", "How many frames one WebSocket may send in a second, with a burst of twice that. One more is answered with `too_fast` and not acted on; ten such errors in ten seconds end the session. 0: no limit. Not set: 100 where logging in is required; no limit in open mode.", &mut Number(&mut self.frames_per_second, 0..=1_000_000));
-        v.key("bytes_per_second", "How many bytes of messages, in the same way. Must be at least `frame_bytes`. Not set: 1 MiB (or `frame_bytes`, if that is more) where logging in is required; no limit in open mode.", &mut MaybeSize(&mut self.bytes_per_second, KIB..=1024 * MIB));
+        v.key("bytes_per_second", "How many bytes of messages, in the same way; a compressed one counts as long as it is uncompressed. Must be at least `frame_bytes`. Not set: 1 MiB (or `frame_bytes`, if that is more) where logging in is required; no limit in open mode.", &mut MaybeSize(&mut self.bytes_per_second, KIB..=1024 * MIB));
         v.key(
             "subscriptions_per_session",
             "How many channels one session may be subscribed to.",
@@ -363,6 +393,18 @@ impl Limits {
             "body_timeout",
             "By then the body of a request must be there.",
             &mut Time(&mut self.body_timeout, 100 * MS..=5 * MINUTE),
+        );
+    }
+}
+
+impl Compression {
+    fn walk(&mut self, v: &mut dyn Visitor) {
+        v.table(Path::new(["compression"]), "Fewer bytes for clients that offer it.");
+        v.key("websocket", "Agrees to `permessage-deflate`, and compresses messages once for all subscribers of the node. It saves more than half of the bytes of longer JSON and costs the CPU time of some further deliveries per message, so it pays where a message has many subscribers or bytes are dear.", &mut Switch(&mut self.websocket));
+        v.key(
+            "threshold",
+            "Messages from this size on are compressed, if that makes them smaller.",
+            &mut Size(&mut self.threshold, 64..=16 * MIB),
         );
     }
 }
@@ -417,6 +459,7 @@ impl Namespace {
             "For how long they are kept after the last one.",
             &mut Time(&mut self.history_ttl, SECOND..=30 * DAY),
         );
+        v.key("conflate", "Live channels only (`history_size = 0`): of the messages of one event that come within so long, the newest alone is delivered, at the end of that time; the first after a pause at once. For state of which only the last counts, such as `50ms` for positions or prices. 0s: every message is delivered.", &mut Time(&mut self.conflate, Duration::ZERO..=10 * SECOND));
         v.key("when_slow", "What becomes of a subscriber that does not read as fast as it is written to. `close`: its session is closed as `slow`, and may come back and resume. `drop_oldest`: it loses the oldest messages of the namespace that wait for it, and is told with a `gap`; only where nothing is kept (`history_size = 0`).", &mut Text(&mut self.when_slow));
         v.key("log", "Logs every message of the namespace at level `info`. For finding a fault; payloads are not logged.", &mut Switch(&mut self.log));
         v.key("subscribe", "Who may subscribe: `anyone`; `user`, everyone who has logged in; `granted`, whose token grants it; `nobody`, no user. An API key is not bound by this but by its own patterns. Not set: `anyone` in open mode, else `granted`.", &mut Maybe(&mut self.subscribe));
@@ -432,5 +475,6 @@ impl Namespace {
             "The most bytes of a payload, if less than `limits.frame_bytes`.",
             &mut Number(&mut self.message_bytes, 1..=16 << 20),
         );
+        v.key("hooks", "Whether the hooks `subscribe` and `publish` are asked about the namespace's channels. For those where the rules say enough, or where a message must not wait for an answer.", &mut Switch(&mut self.hooks));
     }
 }

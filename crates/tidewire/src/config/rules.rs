@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use tidewire_protocol::WhenSlow;
+use secrecy::ExposeSecret;
+use tidewire_protocol::{Hook, WhenSlow};
 
 use super::credentials::NamespaceName;
 use super::error::{ConfigError, Problem};
@@ -16,10 +17,14 @@ use super::walk::Path;
 pub(super) fn check(config: &Config, origins: &BTreeMap<Path, Origin>) -> Result<(), ConfigError> {
     let mut rules = Rules { origins, problems: Vec::new() };
     rules.exposure(config);
+    rules.hooks(config);
     rules.bounds(config);
     rules.namespaces(config);
     ConfigError::unless_empty(rules.problems)
 }
+
+/// The shortest secret of hooks: as long as the hash that it is for.
+const HOOK_SECRET_BYTES: usize = 32;
 
 struct Rules<'a> {
     origins: &'a BTreeMap<Path, Origin>,
@@ -65,6 +70,31 @@ impl Rules<'_> {
             "admin",
             admin.to_string(),
             "must be another address than listen",
+        );
+    }
+
+    /// Whoever reaches the application's hooks must not be able to ask in the gateway's name.
+    fn hooks(&mut self, config: &Config) {
+        let hooks = &config.hooks;
+        let first = Hook::ALL.into_iter().zip(&hooks.urls).find(|(_, url)| url.is_some());
+        if let (Some((hook, Some(url))), true) = (first, hooks.secret.is_empty()) {
+            let key = format!("hooks.{}", hook.as_str());
+            self.forbid(
+                true,
+                &key,
+                format!("\"{}\"", url.as_str()),
+                "needs hooks.secret, with \
+                which requests are signed, so that the application knows whose they are \
+                (openssl rand -hex 32)",
+            );
+        }
+        let short = hooks.secret.iter().any(|it| it.expose_secret().len() < HOOK_SECRET_BYTES);
+        self.forbid(
+            short,
+            "hooks.secret",
+            "…".to_owned(),
+            "must have at least 32 bytes \
+            (openssl rand -hex 32)",
         );
     }
 
@@ -129,20 +159,27 @@ impl Rules<'_> {
         );
     }
 
-    /// Nothing of a stored channel is lost to who can resume.
+    /// Nothing of a stored channel is lost to who can resume; what a live one leaves out is.
     fn namespaces(&mut self, config: &Config) {
-        for (name, namespace) in &config.namespaces {
-            let wrong = namespace.when_slow == WhenSlow::DropOldest && namespace.history_size > 0;
+        let stored = config.namespaces.iter().filter(|(_, rules)| rules.history_size > 0);
+        for (name, namespace) in stored {
             let size = format!("namespaces.{name}.history_size");
+            let kept = format!("{size} is {} ({})", namespace.history_size, self.whence(&size));
             let text = format!(
-                "must be \"close\" where messages are kept: {size} is {} ({}), and whoever is \
-                closed there resumes and loses nothing; for live channels, which may lose \
-                messages, write history_size = 0",
-                namespace.history_size,
-                self.whence(&size)
+                "must be \"close\" where messages are kept: {kept}, and whoever is closed there \
+                resumes and loses nothing; for live channels, which may lose messages, write \
+                history_size = 0"
             );
+            let drops = namespace.when_slow == WhenSlow::DropOldest;
             let key = format!("namespaces.{name}.when_slow");
-            self.forbid(wrong, &key, "\"drop_oldest\"".to_owned(), &text);
+            self.forbid(drops, &key, "\"drop_oldest\"".to_owned(), &text);
+            let text = format!(
+                "only a live namespace can leave messages out, and {kept}; set it to 0, or \
+                conflate to 0s"
+            );
+            let key = format!("namespaces.{name}.conflate");
+            let given = show_time(namespace.conflate);
+            self.forbid(!namespace.conflate.is_zero(), &key, given, &text);
         }
     }
 

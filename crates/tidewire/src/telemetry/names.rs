@@ -48,6 +48,12 @@ const METRICS: &[(&str, Kind, Unit, &str)] = &[
         Unit::Count,
         "Messages published through this node, or taken from plain Redis publishes (source, namespace)",
     ),
+    (
+        "tidewire_conflated_messages_total",
+        Counter,
+        Unit::Count,
+        "Messages of a live namespace that were left out for a newer one of their event (namespace)",
+    ),
     ("tidewire_messages_received_total", Counter, Unit::Count, "Messages received from the broker"),
     (
         "tidewire_messages_out_total",
@@ -106,6 +112,12 @@ const METRICS: &[(&str, Kind, Unit, &str)] = &[
     ),
     ("tidewire_broker_subscriptions", Gauge, Unit::Count, "Channels subscribed to (link)"),
     (
+        "tidewire_broker_may_evict",
+        Gauge,
+        Unit::Count,
+        "1 if Redis may evict what is stored, by its maxmemory-policy",
+    ),
+    (
         "tidewire_broker_rejected_total",
         Counter,
         Unit::Count,
@@ -128,6 +140,24 @@ const METRICS: &[(&str, Kind, Unit, &str)] = &[
         Counter,
         Unit::Count,
         "Fetches of the keys that verify tokens (outcome)",
+    ),
+    (
+        "tidewire_hook_requests_total",
+        Counter,
+        Unit::Count,
+        "Questions to the application, by how they ended (hook, outcome)",
+    ),
+    (
+        "tidewire_hook_seconds",
+        Histogram,
+        Unit::Seconds,
+        "From a question to the application until its answer (hook)",
+    ),
+    (
+        "tidewire_hook_open",
+        Gauge,
+        Unit::Count,
+        "1 while a hook is left alone because it did not answer, else 0 (hook)",
     ),
     ("tidewire_errors_total", Counter, Unit::Count, "Errors answered to clients (code)"),
 ];

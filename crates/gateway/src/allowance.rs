@@ -1,0 +1,127 @@
+//! Who may do how much, all their connections to this node together: the limits that are no
+//! session's own.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidewire_auth::{Denied, Identity, Who};
+use tidewire_protocol::{Channel, Code};
+
+use crate::address::{Addresses, TooMany};
+use crate::app::App;
+use crate::auth::Held;
+use crate::metrics::Limit;
+use crate::rates::Rates;
+use crate::settings::Settings;
+use crate::users::Users;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// The node's own books.
+#[derive(Debug)]
+pub(crate) struct Allowance {
+    pub(crate) users: Arc<Users>,
+    /// New connections and streams, by address.
+    handshakes: Rates<IpAddr>,
+    /// Logins that came to nothing, by address.
+    failed_logins: Rates<IpAddr>,
+    user_publishes: Rates<Box<str>>,
+    /// By the namespace's number, each with a single key.
+    namespace_publishes: Vec<Rates<()>>,
+}
+
+impl Allowance {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let of = |name: &str| settings.namespace_publishes.get(name).copied();
+        let namespaces = settings.namespaces.names();
+        Self {
+            users: Users::new(settings.connections_per_user),
+            handshakes: Rates::new(settings.handshakes_per_second, SECOND),
+            failed_logins: Rates::new(settings.failed_logins_per_minute, MINUTE),
+            user_publishes: Rates::new(settings.publishes_per_user, SECOND),
+            namespace_publishes: namespaces.map(|name| Rates::new(of(name), SECOND)).collect(),
+        }
+    }
+
+    /// Whether somebody wants to know where a stream's client is.
+    pub(crate) const fn needs_address(&self) -> bool {
+        self.failed_logins.is_limited()
+    }
+}
+
+impl App {
+    /// Whether one more connection of this address may begin now; it is counted.
+    pub(crate) fn may_shake_hands(&self, address: IpAddr) -> bool {
+        let key = self.addresses.counted(address);
+        let fits = key.is_none_or(|key| self.allowance.handshakes.take(key, Instant::now()));
+        if !fits {
+            self.metrics.limited(Limit::HandshakesPerSecond);
+        }
+        fits
+    }
+
+    /// Whether somebody at this address may try to log in: not right after many who could not.
+    pub(crate) fn may_try_login(&self, address: Option<IpAddr>) -> Result<(), Denied> {
+        let key = address.and_then(|address| self.addresses.counted(address));
+        let now = Instant::now();
+        if key.is_none_or(|key| self.allowance.failed_logins.has_room(&key, now)) {
+            return Ok(());
+        }
+        self.metrics.limited(Limit::FailedLoginsPerMinute);
+        Err(too_fast("too many logins of this address have failed; wait a minute"))
+    }
+
+    /// Notes a login that came to nothing.
+    pub(crate) fn login_failed(&self, address: Option<IpAddr>) {
+        if let Some(key) = address.and_then(|address| self.addresses.counted(address)) {
+            // Whoever has none left is told at the next attempt.
+            let _ = self.allowance.failed_logins.take(key, Instant::now());
+        }
+    }
+
+    /// A place for one more stream of theirs.
+    pub(crate) fn user_place(&self, who: &Identity) -> Result<Option<Held>, Denied> {
+        self.allowance.users.place(who).map(|place| place.map(Held::User)).map_err(|TooMany| {
+            self.metrics.limited(Limit::ConnectionsPerUser);
+            Denied { code: Code::TooMany, message: "connections of this user: full".to_owned() }
+        })
+    }
+
+    /// Whether they may publish to the channel, and now; it is counted. Backends with an API key
+    /// are not: who floods a namespace must not silence the application.
+    pub(crate) fn may_publish_now(&self, who: &Identity, channel: &Channel) -> Result<(), Denied> {
+        self.auth.policy.may_publish(who, channel)?;
+        if matches!(who.who, Who::ApiKey(..)) {
+            return Ok(());
+        }
+        let (now, allowance) = (Instant::now(), &self.allowance);
+        // The user's first: who is over that must not use up what others have.
+        if let Some(user) = who.user().filter(|_| allowance.user_publishes.is_limited())
+            && !allowance.user_publishes.take(user.into(), now)
+        {
+            self.metrics.limited(Limit::PublishesPerUser);
+            return Err(too_fast("more messages of this user in a second than allowed"));
+        }
+        let namespace = self.settings.namespaces.index(channel);
+        let rates = allowance.namespace_publishes.get(namespace);
+        if rates.is_some_and(|rates| !rates.take((), now)) {
+            self.metrics.limited(Limit::PublishesPerSecond);
+            return Err(too_fast("more messages in this namespace in a second than allowed"));
+        }
+        Ok(())
+    }
+}
+
+fn too_fast(message: &str) -> Denied {
+    Denied { code: Code::TooFast, message: message.to_owned() }
+}
+
+impl Addresses {
+    /// The key under which an address is counted; none for a trusted proxy, and where only those of
+    /// the internet are, for others.
+    pub(crate) fn counted(&self, address: IpAddr) -> Option<IpAddr> {
+        (!self.is_trusted(address)).then(|| self.key(address)).flatten()
+    }
+}
