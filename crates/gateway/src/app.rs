@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tidewire_broker::Broker;
 use tidewire_hub::Hub;
+use tokio_util::task::TaskTracker;
 
 use crate::address::{AddressPlace, Addresses};
 use crate::admission::Admission;
@@ -25,6 +26,8 @@ pub(crate) struct App {
     pub(crate) auth: Auth,
     pub(crate) hooks: Hooks,
     pub(crate) addresses: Arc<Addresses>,
+    /// Requests that are being answered; a node that stops waits for them.
+    pub(crate) requests: TaskTracker,
     pub(crate) allowance: Allowance,
     draining: AtomicBool,
     connections: AtomicUsize,
@@ -61,6 +64,7 @@ impl App {
             hub,
             broker,
             auth,
+            requests: TaskTracker::new(),
             hooks,
             draining: AtomicBool::new(false),
             connections: AtomicUsize::new(0),

@@ -24,6 +24,9 @@ use crate::{http, listen};
 /// How long after the drain time the last sessions may take.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
 
+/// How long what is asked in the last moment may take: as long as a publish, by default.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
 /// A gateway that serves clients.
 pub struct Gateway {
     app: Arc<App>,
@@ -126,15 +129,23 @@ impl Gateway {
 
     /// Stops in an orderly way: new streams are refused, each session is told when to come back,
     /// evenly spread over the drain time, and ended then. Publishes are served meanwhile. Resolves
-    /// when no session is left, at the latest 5 s after the drain time.
+    /// when no session is left and what was asked is answered, at the latest 5 s after the drain
+    /// time.
     pub async fn drain(&self) {
         self.app.begin_drain();
         let time = self.app.settings.drain;
         for lane in self.lanes.handles() {
             lane.run(move |lane| lane.drain(time));
         }
+        let done = async {
+            self.lanes.empty().await;
+            // Who comes now finds another node, before it has sent anything.
+            self.accepting.abort();
+            self.app.requests.close();
+            let _ = tokio::time::timeout(LAST_ANSWERS, self.app.requests.wait()).await;
+        };
         // Out of time, the rest is ended with the lanes.
-        let _ = tokio::time::timeout(time + DRAIN_GRACE, self.lanes.empty()).await;
+        let _ = tokio::time::timeout(time + DRAIN_GRACE, done).await;
     }
 
     /// How many sessions there are.

@@ -99,6 +99,12 @@ impl Walk {
     }
 }
 
+/// Whether these are two names of one place: before the first message every node has its own.
+fn is_renamed(one: Cursor, other: Cursor) -> bool {
+    let is_first = |cursor: Cursor| cursor.id.is_before_first();
+    one != other && is_first(one) && is_first(other) && one.life == other.life
+}
+
 /// With what a subscription was asked for.
 #[derive(Debug, Clone, Copy)]
 enum Asked {
@@ -181,6 +187,11 @@ impl Step<'_> {
         if let Some(message) = there.filter(|message| self.excluded.is_owed(self.reader, *message))
         {
             self.note(Rule::SilentLoss, &format!("message {message} at {next} is passed over"));
+        }
+        // A poll does not tell where it begins, only where it ends.
+        if walk.owed.is_none() && walk.place.is_some_and(|place| is_renamed(place, next)) {
+            walk.place = Some(next);
+            return;
         }
         self.advance(walk, next);
     }

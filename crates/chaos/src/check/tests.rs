@@ -415,3 +415,20 @@ fn live_channels_tell_losses_within_a_session() {
 fn a_flaw_is_a_violation() {
     story().tell(Event::Flaw { what: "a node panicked".into() }).is(&[Rule::Flaw]);
 }
+
+#[test]
+fn the_place_before_the_first_message_has_many_names() {
+    let first = |ms| Cursor { id: EntryId::before_first(ms), life: 1, channel: 0 };
+    // A poll that begins on one node and ends on another, whose name is older.
+    story()
+        .published(1, 1, 1)
+        .starts(Some(first(9)), first(9), Some(true))
+        .passes(first(5))
+        .reads(1, 1, 1)
+        .is(&[]);
+    story()
+        .published(1, 1, 1)
+        .starts(Some(at(1, 1)), at(1, 1), Some(true))
+        .passes(first(5))
+        .is(&[Rule::Order]);
+}

@@ -1,5 +1,5 @@
 //! What every request passes: the check of origin and host, the answer to CORS preflights, and the
-//! counting of errors.
+//! counting of errors. While the node stops, it also tells clients not to keep their connections.
 
 use std::sync::Arc;
 
@@ -8,19 +8,23 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, HOST,
-    ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, CONNECTION,
+    HOST, ORIGIN, VARY,
 };
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use tidewire_hub::Form;
 use tidewire_protocol::Code;
 
 use super::Problem;
 use super::problem::Answered;
 use crate::app::App;
 use crate::metrics::Refusal;
+use crate::takeover::Takeover;
 
 /// The layer around all routes.
 pub(crate) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let _answering = app.requests.token();
+    let is_http2 = request.version() >= Version::HTTP_2;
     let origin = request.headers().get(ORIGIN).cloned();
     // HTTP/2 has the host in the address.
     let host = request
@@ -49,11 +53,21 @@ pub(crate) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
             response
         }
     };
+    if app.is_draining() && !is_http2 && !is_stream(&response) {
+        // A proxy that kept the connection would send its next request into a node that is gone.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response.headers_mut().append(VARY, HeaderValue::from_static("Origin"));
     if let Some(Answered(code)) = response.extensions().get() {
         app.metrics.error(*code);
     }
     response
+}
+
+/// Whether the answer becomes a stream, whose head is not for this layer to change.
+fn is_stream(response: &Response) -> bool {
+    let takeover = response.extensions().get::<Takeover>();
+    takeover.is_some_and(|takeover| takeover.form != Form::Json)
 }
 
 fn text(value: Option<&HeaderValue>) -> Option<&str> {
