@@ -515,7 +515,7 @@ async fn a_hook_that_is_down_is_a_no_and_is_left_alone_for_a_while() {
     .await;
     assert_eq!(gateway.metric("tidewire_hook_open{hook=\"publish\"}").await, Some(1.0));
     // It is back, and so are the messages, without a restart.
-    let app = App::start_at(port, |_| yes()).await;
+    let _app = App::start_at(port, |_| yes()).await;
     soon("the circuit is closed", async {
         while publish().await.status() != 200 {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
