@@ -36,6 +36,15 @@ pub struct AddressLimits {
     pub header: ForwardedHeader,
 }
 
+/// How often an address may do something.
+#[derive(Debug, Clone, Copy)]
+pub struct AddressRate {
+    /// So many in a stretch of time.
+    pub rate: u32,
+    /// Only addresses of the internet count, as with [`AddressLimits::public_only`].
+    pub public_only: bool,
+}
+
 /// The connections of every address that has any; as large as there are connections.
 #[derive(Debug)]
 pub(crate) struct Addresses {
@@ -106,7 +115,7 @@ impl Addresses {
 
     fn take(self: &Arc<Self>, address: IpAddr) -> Result<Option<AddressPlace>, TooMany> {
         let Some(most) = self.limits.connections else { return Ok(None) };
-        let Some(key) = self.key(address) else { return Ok(None) };
+        let Some(key) = counted(address, self.limits.public_only) else { return Ok(None) };
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(key).or_insert(0);
         if *count >= most {
@@ -114,12 +123,6 @@ impl Addresses {
         }
         *count += 1;
         Ok(Some(AddressPlace { addresses: self.clone(), key }))
-    }
-
-    /// What an address is counted under, if it is.
-    pub(crate) fn key(&self, address: IpAddr) -> Option<IpAddr> {
-        let is_near = self.limits.public_only && !is_public(address.to_canonical());
-        (!is_near).then(|| key(address))
     }
 
     /// From the peer backwards through the proxies that are trusted: the first address that is
@@ -170,6 +173,12 @@ fn parse(text: &str) -> Option<IpAddr> {
     let (address, port) = text.rsplit_once(':')?;
     port.parse::<u16>().ok()?;
     address.parse().ok()
+}
+
+/// What an address is counted under, if it is.
+pub(crate) fn counted(address: IpAddr, public_only: bool) -> Option<IpAddr> {
+    let is_near = public_only && !is_public(address.to_canonical());
+    (!is_near).then(|| key(address))
 }
 
 /// An IPv4 address, or the /64 of an IPv6 one: what one customer of a provider has at least.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tidewire_auth::{Denied, Identity, Who};
 use tidewire_protocol::{Channel, Code};
 
-use crate::address::{Addresses, TooMany};
+use crate::address::{AddressRate, Addresses, TooMany, counted};
 use crate::app::App;
 use crate::auth::Held;
 use crate::metrics::Limit;
@@ -24,9 +24,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) struct Allowance {
     pub(crate) users: Arc<Users>,
     /// New connections and streams, by address.
-    handshakes: Rates<IpAddr>,
+    handshakes: PerAddress,
     /// Logins that came to nothing, by address.
-    failed_logins: Rates<IpAddr>,
+    failed_logins: PerAddress,
     user_publishes: Rates<Box<str>>,
     /// By the namespace's number, each with a single key.
     namespace_publishes: Vec<Rates<()>>,
@@ -38,8 +38,8 @@ impl Allowance {
         let namespaces = settings.namespaces.names();
         Self {
             users: Users::new(settings.connections_per_user),
-            handshakes: Rates::new(settings.handshakes_per_second, SECOND),
-            failed_logins: Rates::new(settings.failed_logins_per_minute, MINUTE),
+            handshakes: PerAddress::new(settings.handshakes_per_second, SECOND),
+            failed_logins: PerAddress::new(settings.failed_logins_per_minute, MINUTE),
             user_publishes: Rates::new(settings.publishes_per_user, SECOND),
             namespace_publishes: namespaces.map(|name| Rates::new(of(name), SECOND)).collect(),
         }
@@ -47,15 +47,16 @@ impl Allowance {
 
     /// Whether somebody wants to know where a stream's client is.
     pub(crate) const fn needs_address(&self) -> bool {
-        self.failed_logins.is_limited()
+        self.failed_logins.rates.is_limited()
     }
 }
 
 impl App {
     /// Whether one more connection of this address may begin now; it is counted.
     pub(crate) fn may_shake_hands(&self, address: IpAddr) -> bool {
-        let key = self.addresses.counted(address);
-        let fits = key.is_none_or(|key| self.allowance.handshakes.take(key, Instant::now()));
+        let handshakes = &self.allowance.handshakes;
+        let key = handshakes.key(&self.addresses, address);
+        let fits = key.is_none_or(|key| handshakes.rates.take(key, Instant::now()));
         if !fits {
             self.metrics.limited(Limit::HandshakesPerSecond);
         }
@@ -64,9 +65,9 @@ impl App {
 
     /// Whether somebody at this address may try to log in: not right after many who could not.
     pub(crate) fn may_try_login(&self, address: Option<IpAddr>) -> Result<(), Denied> {
-        let key = address.and_then(|address| self.addresses.counted(address));
-        let now = Instant::now();
-        if key.is_none_or(|key| self.allowance.failed_logins.has_room(&key, now)) {
+        let (failed, now) = (&self.allowance.failed_logins, Instant::now());
+        let key = address.and_then(|address| failed.key(&self.addresses, address));
+        if key.is_none_or(|key| failed.rates.has_room(&key, now)) {
             return Ok(());
         }
         self.metrics.limited(Limit::FailedLoginsPerMinute);
@@ -75,9 +76,10 @@ impl App {
 
     /// Notes a login that came to nothing.
     pub(crate) fn login_failed(&self, address: Option<IpAddr>) {
-        if let Some(key) = address.and_then(|address| self.addresses.counted(address)) {
+        let failed = &self.allowance.failed_logins;
+        if let Some(key) = address.and_then(|address| failed.key(&self.addresses, address)) {
             // Whoever has none left is told at the next attempt.
-            let _ = self.allowance.failed_logins.take(key, Instant::now());
+            let _ = failed.rates.take(key, Instant::now());
         }
     }
 
@@ -118,10 +120,22 @@ fn too_fast(message: &str) -> Denied {
     Denied { code: Code::TooFast, message: message.to_owned() }
 }
 
-impl Addresses {
-    /// The key under which an address is counted; none for a trusted proxy, and where only those of
-    /// the internet are, for others.
-    pub(crate) fn counted(&self, address: IpAddr) -> Option<IpAddr> {
-        (!self.is_trusted(address)).then(|| self.key(address)).flatten()
+/// What each address may do in a stretch of time.
+#[derive(Debug)]
+struct PerAddress {
+    rates: Rates<IpAddr>,
+    public_only: bool,
+}
+
+impl PerAddress {
+    fn new(rate: Option<AddressRate>, stretch: Duration) -> Self {
+        let public_only = rate.is_none_or(|rate| rate.public_only);
+        Self { rates: Rates::new(rate.map(|rate| rate.rate), stretch), public_only }
+    }
+
+    /// The key under which an address is counted, if it is. A proxy that is trusted never is.
+    fn key(&self, addresses: &Addresses, address: IpAddr) -> Option<IpAddr> {
+        let is_counted = self.rates.is_limited() && !addresses.is_trusted(address);
+        is_counted.then(|| counted(address, self.public_only)).flatten()
     }
 }

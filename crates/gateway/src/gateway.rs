@@ -19,7 +19,7 @@ use crate::auth::Auth;
 use crate::hooks::Hooks;
 use crate::jwks::Renewal;
 use crate::settings::Settings;
-use crate::{http, listen};
+use crate::{http, listen, pressure};
 
 /// How long after the drain time the last sessions may take.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
@@ -35,6 +35,7 @@ pub struct Gateway {
     accepting: JoinHandle<()>,
     sweeping: JoinHandle<()>,
     renewing: Option<JoinHandle<()>>,
+    bounding: Option<JoinHandle<()>>,
 }
 
 /// Why a gateway does not start.
@@ -94,6 +95,10 @@ impl Gateway {
         let renewing = renewal.map(|renewal| {
             tokio::spawn(Vital::task("renewal of keys", renewal.run(authenticator)))
         });
+        let bounding = app.settings.outbox_total.map(|most| {
+            let keep = pressure::keep(app.clone(), lanes.handles().to_vec(), most);
+            tokio::spawn(Vital::task("bound of outboxes", keep))
+        });
         let router = http::router(&app, pages);
         let accept = listen::accept(listener, app.clone(), lanes.handles().to_vec(), router);
         let hub = lanes.hub().clone();
@@ -106,7 +111,7 @@ impl Gateway {
         };
         let accepting = tokio::spawn(Vital::task("listener", accept));
         let sweeping = tokio::spawn(Vital::task("hub's sweep", sweep));
-        Ok(Self { app, lanes, address, accepting, sweeping, renewing })
+        Ok(Self { app, lanes, address, accepting, sweeping, renewing, bounding })
     }
 
     /// Where it listens.
@@ -158,8 +163,8 @@ impl Gateway {
     pub async fn stop(self) {
         self.accepting.abort();
         self.sweeping.abort();
-        if let Some(renewing) = &self.renewing {
-            renewing.abort();
+        for task in [&self.renewing, &self.bounding].into_iter().flatten() {
+            task.abort();
         }
         self.app.broker.close().await;
         let lanes = self.lanes;

@@ -20,6 +20,7 @@ mod listen;
 mod metrics;
 mod origin;
 mod outgoing;
+mod pressure;
 mod publish;
 mod rates;
 mod session;
@@ -27,7 +28,7 @@ mod settings;
 mod takeover;
 mod users;
 
-pub use address::{AddressLimits, ForwardedHeader};
+pub use address::{AddressLimits, AddressRate, ForwardedHeader};
 pub use gateway::{Gateway, StartError};
 pub use hooks::{HookSecret, HookSettings};
 pub use jwks::JwksSettings;

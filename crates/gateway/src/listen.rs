@@ -36,7 +36,7 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 5\r\n\
     {\"type\":\"about:blank\",\"status\":429,\"code\":\"too_many\",\"detail\":\"connections of this address: full\"}";
 
 const TOO_FAST: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\n\
-    content-type: application/problem+json\r\ncontent-length: 105\r\nconnection: close\r\n\r\n\
+    content-type: application/problem+json\r\ncontent-length: 102\r\nconnection: close\r\n\r\n\
     {\"type\":\"about:blank\",\"status\":429,\"code\":\"too_fast\",\"detail\":\"new connections of this address: full\"}";
 
 /// Accepts for ever.

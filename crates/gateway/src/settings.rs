@@ -8,7 +8,7 @@ use tidewire_auth::{Authenticator, Policy};
 use tidewire_hub::{OutboxLimits, WindowLimits};
 use tidewire_protocol::Namespaces;
 
-use crate::address::AddressLimits;
+use crate::address::{AddressLimits, AddressRate};
 use crate::hooks::HookSettings;
 use crate::jwks::JwksSettings;
 use crate::origin::Origins;
@@ -27,9 +27,9 @@ pub struct Settings {
     /// Streams and polls of one user at a time. Absent: no limit. The same for the next ones.
     pub connections_per_user: Option<usize>,
     /// New connections of one address in a second, or behind a trusted proxy new streams.
-    pub handshakes_per_second: Option<u32>,
+    pub handshakes_per_second: Option<AddressRate>,
     /// Logins of one address in a minute that came to nothing.
-    pub failed_logins_per_minute: Option<u32>,
+    pub failed_logins_per_minute: Option<AddressRate>,
     /// Messages of one user in a second.
     pub publishes_per_user: Option<u32>,
     /// Messages of all users of a namespace in a second, by its name.

@@ -152,6 +152,16 @@ fn settings(config: &Config, connections: usize) -> anyhow::Result<Settings> {
         connections,
         handshakes: limits.handshakes,
         addresses: config.address_limits(),
+        connections_per_user: config.or_required(limits.connections_per_user, 100),
+        handshakes_per_second: config.address_rate(limits.handshakes_per_second, 100),
+        failed_logins_per_minute: config.address_rate(limits.failed_logins_per_minute, 60),
+        publishes_per_user: config.or_required(limits.publishes_per_user, 200),
+        namespace_publishes: config
+            .namespaces
+            .iter()
+            .filter_map(|(name, namespace)| Some((name.clone(), namespace.publishes_per_second?)))
+            .collect(),
+        outbox_total: limits.outbox_total,
         frames_per_second,
         bytes_per_second,
         subscriptions_per_session: limits.subscriptions_per_session,

@@ -82,6 +82,11 @@ impl Registry {
         self.slab.capacity()
     }
 
+    /// All, with their slots.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &Rc<dyn Session>)> {
+        self.slab.iter()
+    }
+
     pub(crate) fn get(&self, slot: usize) -> Option<&Rc<dyn Session>> {
         self.slab.get(slot)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tidewire_auth::Access;
-use tidewire_gateway::{AddressLimits, ForwardedHeader};
+use tidewire_gateway::{AddressLimits, AddressRate, ForwardedHeader};
 use tidewire_protocol::{NamespaceRules, Namespaces, WhenSlow};
 
 use super::auth::Auth;
@@ -76,6 +76,11 @@ pub(crate) struct Limits {
     pub(crate) handshakes: usize,
     /// Absent: see [`Config::address_limits`].
     pub(crate) connections_per_address: Option<usize>,
+    /// Absent: no limit. The same for the next, but where logging in is required.
+    pub(crate) connections_per_user: Option<usize>,
+    pub(crate) handshakes_per_second: Option<u32>,
+    pub(crate) failed_logins_per_minute: Option<u32>,
+    pub(crate) publishes_per_user: Option<u32>,
     pub(crate) trusted_proxies: Vec<Network>,
     pub(crate) forwarded_header: ForwardedHeader,
     /// Absent: 100 where logging in is required, else none. The same for the next.
@@ -86,6 +91,8 @@ pub(crate) struct Limits {
     pub(crate) frame_bytes: usize,
     pub(crate) outbox_bytes: usize,
     pub(crate) outbox_messages: usize,
+    /// Absent: no limit.
+    pub(crate) outbox_total: Option<usize>,
     pub(crate) window_bytes: usize,
     pub(crate) head_timeout: Duration,
     pub(crate) body_timeout: Duration,
@@ -138,6 +145,8 @@ pub(crate) struct Namespace {
     /// Absent: `limits.frame_bytes`.
     pub(crate) message_bytes: Option<u32>,
     pub(crate) hooks: bool,
+    /// Absent: no limit.
+    pub(crate) publishes_per_second: Option<u32>,
 }
 
 impl Default for Config {
@@ -188,6 +197,10 @@ impl Default for Limits {
             connections: None,
             handshakes: 64,
             connections_per_address: None,
+            connections_per_user: None,
+            handshakes_per_second: None,
+            failed_logins_per_minute: None,
+            publishes_per_user: None,
             trusted_proxies: Vec::new(),
             forwarded_header: ForwardedHeader::default(),
             frames_per_second: None,
@@ -197,6 +210,7 @@ impl Default for Limits {
             frame_bytes: 64 * KIB,
             outbox_bytes: MIB,
             outbox_messages: 1024,
+            outbox_total: None,
             window_bytes: 64 * MIB,
             head_timeout: 10 * SECOND,
             body_timeout: 10 * SECOND,
@@ -230,6 +244,7 @@ impl Default for Namespace {
             events: Vec::new(),
             message_bytes: None,
             hooks: true,
+            publishes_per_second: None,
         }
     }
 }
@@ -254,6 +269,22 @@ impl Config {
             trusted_proxies: limits.trusted_proxies.iter().map(Network::get).collect(),
             header: limits.forwarded_header,
         }
+    }
+
+    /// What is given, else this where logging in is required; 0 is no limit.
+    pub(crate) fn or_required<T: Default + PartialEq>(
+        &self,
+        given: Option<T>,
+        required: T,
+    ) -> Option<T> {
+        let default = (!self.auth.is_open()).then_some(required);
+        given.or(default).filter(|limit| *limit != T::default())
+    }
+
+    /// The same for each address; by default for those of the internet alone.
+    pub(crate) fn address_rate(&self, given: Option<u32>, required: u32) -> Option<AddressRate> {
+        let rate = self.or_required(given, required)?;
+        Some(AddressRate { rate, public_only: given.is_none() })
     }
 
     /// Frames and bytes that one WebSocket may send in a second; 0: no limit.
@@ -358,6 +389,10 @@ impl Limits {
         v.key("connections", "How many connections the node holds at most. Not set: the limit of open files (`ulimit -n`) less 128, or half of it if that is more.", &mut Number(&mut self.connections, 1..=10_000_000));
         v.key("handshakes", "How many new connections are worked on at a time; the others wait in the kernel's queue, whose length is `net.core.somaxconn`. When all clients come back at once, a smaller number is kinder to those who are connected.", &mut Number(&mut self.handshakes, 1..=100_000));
         v.key("connections_per_address", "How many connections one address may have (of IPv6: one /64); one more is answered 429. Behind a proxy that is trusted, how many streams. Not set: 100 for addresses of the internet where logging in is required; no limit in open mode.", &mut Number(&mut self.connections_per_address, 1..=10_000_000));
+        v.key("connections_per_user", "How many WebSockets, event streams and polls one user may have on a node; one more is answered 429, or closed with 4102. Not set: 100 where logging in is required; no limit in open mode. 0: no limit; the same for the next three.", &mut Number(&mut self.connections_per_user, 0..=10_000_000));
+        v.key("handshakes_per_second", "How many new connections one address may make in a second, with a burst of twice that; one more is answered 429. Behind a proxy that is trusted, how many streams. Not set: 100 for addresses of the internet where logging in is required; no limit in open mode.", &mut Number(&mut self.handshakes_per_second, 0..=1_000_000));
+        v.key("failed_logins_per_minute", "How many logins of one address may fail in a minute, with a burst of twice that; then the address's next ones are answered 429 without a look. Tokens that have expired do not count. Not set: 60 for addresses of the internet where logging in is required; no limit in open mode.", &mut Number(&mut self.failed_logins_per_minute, 0..=1_000_000));
+        v.key("publishes_per_user", "How many messages one user may publish through a node in a second, over all connections, with a burst of twice that. One more is answered with `too_fast`. Not set: 200 where logging in is required; no limit in open mode.", &mut Number(&mut self.publishes_per_user, 0..=1_000_000));
         v.key("trusted_proxies", "The networks of the proxies in front, such as `172.16.0.0/12`: what they say about where a client is, is believed; what anybody else says is not.", &mut Many(&mut self.trusted_proxies));
         v.key("forwarded_header", "The header in which they say it. The other one, which a client may have written, is not looked at.", &mut Text(&mut self.forwarded_header));
         v.key("frames_per_second", "How many frames one WebSocket may send in a second, with a burst of twice that. One more is answered with `too_fast` and not acted on; ten such errors in ten seconds end the session. 0: no limit. Not set: 100 where logging in is required; no limit in open mode.", &mut Number(&mut self.frames_per_second, 0..=1_000_000));
@@ -383,6 +418,7 @@ impl Limits {
             "How many messages may wait for one slow client.",
             &mut Number(&mut self.outbox_messages, 16..=1_000_000),
         );
+        v.key("outbox_total", "How many bytes may wait for all slow clients of the node together; looked at four times a second. Over it, those for whom most waits are closed as `slow` until it fits. Bytes that many wait for are counted for each, though they are held once. Not set: no limit but each client's own.", &mut MaybeSize(&mut self.outbox_total, MIB..=1024 * GIB));
         v.key("window_bytes", "How many bytes the node holds in memory of all stored channels that its clients are subscribed to, so that who comes back is answered without reading from Redis. Over it the largest let their oldest messages go.", &mut Size(&mut self.window_bytes, 64 * KIB..=64 * GIB));
         v.key(
             "head_timeout",
@@ -475,6 +511,7 @@ impl Namespace {
             "The most bytes of a payload, if less than `limits.frame_bytes`.",
             &mut Number(&mut self.message_bytes, 1..=16 << 20),
         );
+        v.key("publishes_per_second", "How many messages clients may publish through a node in a second to all channels of the namespace together, with a burst of twice that. One more is answered with `too_fast`. Those of backends with an API key pass. Not set: no limit.", &mut Number(&mut self.publishes_per_second, 1..=10_000_000));
         v.key("hooks", "Whether the hooks `subscribe` and `publish` are asked about the namespace's channels. For those where the rules say enough, or where a message must not wait for an answer.", &mut Switch(&mut self.hooks));
     }
 }

@@ -1,0 +1,275 @@
+//! What a user, an address, a namespace and all slow clients together may take of a node.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
+
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use tidewire_testkit::http::{self, Answer};
+use tidewire_testkit::sse::EventStream;
+use tidewire_testkit::websocket::{WebSocket, tungstenite};
+use tidewire_testkit::{Gateway, soon};
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// A gateway where users log in and may publish everywhere.
+async fn gateway(config: &str) -> Gateway {
+    let auth = format!(
+        "[auth]\napi_keys = [{{ name = \"shop\", key = \"the-key-of-the-shop\" }}]\n\
+        [auth.jwt]\nsecret = \"{SECRET}\"\nleeway = \"0s\"\n\
+        [namespaces.default]\nsubscribe = \"user\"\npublish = \"user\"\n"
+    );
+    Gateway::builder().config(auth + config).start().await
+}
+
+fn token(user: &str) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidewire"));
+    command.args(["token", "--sub", user]).env_clear().stdin(Stdio::null());
+    let output = command.env("TIDEWIRE_AUTH__JWT__SECRET", SECRET).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+async fn limited(gateway: &Gateway, limit: &str) -> f64 {
+    let name = format!("tidewire_limited_total{{limit=\"{limit}\"}}");
+    gateway.metric(&name).await.unwrap_or(0.0)
+}
+
+async fn connect(gateway: &Gateway, token: &str) -> Result<WebSocket, u16> {
+    match WebSocket::try_connect(gateway.addr(), &format!("/v1/ws?token={token}"), &[]).await {
+        Ok(mut ws) => {
+            ws.expect("welcome").await;
+            Ok(ws)
+        }
+        Err(error) => match *error {
+            tungstenite::Error::Http(response) => Err(response.status().as_u16()),
+            other => panic!("{other}"),
+        },
+    }
+}
+
+async fn post(gateway: &Gateway, credential: &str, channel: &str) -> Answer {
+    let body = json!({"payload": 1}).to_string();
+    let request = format!(
+        "POST /v1/channels/{channel}/messages HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\
+        Content-Type: application/json\r\nContent-Length: {}\r\n\
+        Authorization: Bearer {credential}\r\n\r\n{body}",
+        gateway.addr(),
+        body.len()
+    );
+    http::raw(gateway.addr(), request.as_bytes()).await
+}
+
+#[tokio::test]
+async fn a_user_has_so_many_streams_and_no_more() {
+    let gateway = gateway("[limits]\nconnections_per_user = 2\n").await;
+    let alice = token("alice");
+    let first = connect(&gateway, &alice).await.unwrap();
+    let path = format!("/v1/sse?channel=a&token={alice}");
+    let mut stream = EventStream::open(gateway.addr(), &path, &[]).await;
+    stream.expect("tidewire:welcome").await;
+    assert_eq!(connect(&gateway, &alice).await.err(), Some(429));
+    // An EventSource comes back; who logs in late is closed.
+    let mut third = EventStream::open(gateway.addr(), &path, &[]).await;
+    assert!(third.next_block().await.unwrap().retry.is_some());
+    let mut late = WebSocket::connect(gateway.addr(), "/v1/ws").await;
+    let answer = late.ask(&json!({"type": "auth", "id": 1, "token": alice})).await;
+    assert_eq!(answer["code"], "too_many");
+    assert_eq!(late.closed().await, 4102);
+    assert_eq!(limited(&gateway, "connections_per_user").await, 3.0);
+    // Others have their own, backends none, and a refresh takes none.
+    let mut bob = connect(&gateway, &token("bob")).await.unwrap();
+    for _ in 0..3 {
+        let refresh = json!({"type": "auth", "id": 1, "token": token("bob")});
+        assert_eq!(bob.ask(&refresh).await["type"], "ack");
+    }
+    assert!(connect(&gateway, &token("bob")).await.is_ok());
+    let mut backends = Vec::new();
+    for _ in 0..3 {
+        backends.push(connect(&gateway, "the-key-of-the-shop").await.unwrap());
+    }
+    first.close().await;
+    soon("the place is free again", async {
+        while connect(&gateway, &alice).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_address_makes_so_many_connections_in_a_second() {
+    let gateway = Gateway::builder().config("[limits]\nhandshakes_per_second = 2\n").start().await;
+    let mut refused = None;
+    for n in 0..50 {
+        // It is answered before it has asked, where it is over the limit.
+        let socket = tokio::net::TcpStream::connect(gateway.addr()).await.unwrap();
+        drop(socket);
+        if limited(&gateway, "handshakes_per_second").await > 0.0 {
+            refused = Some(n);
+            break;
+        }
+    }
+    assert!(refused.is_some_and(|n| n >= 3), "{refused:?}");
+    let answer = http::raw(gateway.addr(), b"").await;
+    assert_eq!((answer.status(), &answer.json()["code"]), (429, &json!("too_fast")));
+    assert_eq!(answer.head.header("retry-after"), Some("1"));
+    soon("a second later", async {
+        while WebSocket::try_connect(gateway.addr(), "/v1/ws", &[]).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_each_client_has_its_own_pace() {
+    let gateway = Gateway::builder()
+        .config("[limits]\nhandshakes_per_second = 1\ntrusted_proxies = [\"127.0.0.0/8\"]\n")
+        .start()
+        .await;
+    let connect = async |client: &str| {
+        let headers = [("X-Forwarded-For", client)];
+        WebSocket::try_connect(gateway.addr(), "/v1/ws", &headers).await.is_ok()
+    };
+    let mut got_in = 0;
+    while connect("203.0.113.7").await {
+        got_in += 1;
+        assert!(got_in < 50);
+    }
+    assert!(got_in >= 2);
+    assert!(connect("203.0.113.8").await, "another client");
+    assert!(limited(&gateway, "handshakes_per_second").await >= 1.0);
+}
+
+#[tokio::test]
+async fn who_guesses_is_not_listened_to_for_a_while() {
+    let gateway = gateway("[limits]\nfailed_logins_per_minute = 2\n").await;
+    let alice = token("alice");
+    for _ in 0..4 {
+        assert_eq!(post(&gateway, "no-such-key-of-anybody", "a").await.status(), 401);
+    }
+    // Whatever comes next from there is not looked at, on no path.
+    for credential in ["no-such-key-of-anybody", &alice] {
+        let answer = post(&gateway, credential, "a").await;
+        assert_eq!((answer.status(), &answer.json()["code"]), (429, &json!("too_fast")));
+        assert!(answer.head.header("retry-after").is_some());
+    }
+    assert_eq!(connect(&gateway, &alice).await.err(), Some(429));
+    let mut late = WebSocket::connect(gateway.addr(), "/v1/ws").await;
+    let answer = late.ask(&json!({"type": "auth", "id": 1, "token": alice})).await;
+    assert_eq!(answer["code"], "too_fast");
+    assert!(limited(&gateway, "failed_logins_per_minute").await >= 4.0);
+}
+
+#[tokio::test]
+async fn first_frames_that_fail_count_as_failed_logins() {
+    let gateway = gateway("[limits]\nfailed_logins_per_minute = 2\n").await;
+    for _ in 0..4 {
+        let mut ws = WebSocket::connect(gateway.addr(), "/v1/ws").await;
+        let auth = json!({"type": "auth", "id": 1, "token": "no-such-key-of-anybody"});
+        assert_eq!(ws.ask(&auth).await["code"], "unauthorized");
+        assert_eq!(ws.closed().await, 4100);
+    }
+    assert_eq!(post(&gateway, &token("alice"), "a").await.status(), 429);
+}
+
+#[tokio::test]
+async fn a_user_publishes_so_much_over_all_connections() {
+    let gateway = gateway("[limits]\npublishes_per_user = 2\n").await;
+    let alice = token("alice");
+    let mut one = connect(&gateway, &alice).await.unwrap();
+    let mut other = connect(&gateway, &alice).await.unwrap();
+    let publish = |id: u32| json!({"type": "publish", "id": id, "channel": "a", "payload": 1});
+    let mut told: Option<Value> = None;
+    for id in 0..30 {
+        let answer = if id % 2 == 0 { &mut one } else { &mut other }.ask(&publish(id)).await;
+        if answer["type"] == "error" {
+            assert!(id >= 4, "{answer}");
+            told = Some(answer);
+            break;
+        }
+    }
+    let told = told.expect("a limit");
+    assert_eq!((&told["code"], &told["retry"]), (&json!("too_fast"), &json!(1_000)));
+    let answer = post(&gateway, &alice, "a").await;
+    assert_eq!((answer.status(), &answer.json()["code"]), (429, &json!("too_fast")));
+    assert_eq!(post(&gateway, &token("bob"), "a").await.status(), 200);
+    for _ in 0..6 {
+        assert_eq!(post(&gateway, "the-key-of-the-shop", "a").await.status(), 200);
+    }
+    // It is no error for which a session is closed.
+    for id in 0..15 {
+        one.ask(&publish(id)).await;
+    }
+    assert_eq!(one.ask(&json!({"type": "ping", "id": "p"})).await["type"], "pong");
+    assert!(limited(&gateway, "publishes_per_user").await >= 2.0);
+}
+
+#[tokio::test]
+async fn a_namespace_takes_so_much_from_its_clients() {
+    let gateway = gateway(
+        "[namespaces.room]\npublish = \"user\"\npublishes_per_second = 2\n\
+        [namespaces.closed]\npublishes_per_second = 2\n",
+    )
+    .await;
+    let (alice, bob) = (token("alice"), token("bob"));
+    let mut refused = None;
+    for n in 0..30 {
+        let user = if n % 2 == 0 { &alice } else { &bob };
+        let answer = post(&gateway, user, &format!("room:{n}")).await;
+        if answer.status() != 200 {
+            assert_eq!((answer.status(), &answer.json()["code"]), (429, &json!("too_fast")));
+            refused = Some(n);
+            break;
+        }
+    }
+    assert!(refused.is_some_and(|n| n >= 4), "{refused:?}");
+    assert!(limited(&gateway, "publishes_per_second").await >= 1.0);
+    // Neither the application nor another namespace is held up; who may not publish uses nothing up.
+    for _ in 0..6 {
+        assert_eq!(post(&gateway, "the-key-of-the-shop", "room:1").await.status(), 200);
+        assert_eq!(post(&gateway, &alice, "closed:1").await.status(), 403);
+    }
+    assert_eq!(post(&gateway, &alice, "other").await.status(), 200);
+}
+
+#[tokio::test]
+async fn all_slow_clients_together_have_a_bound() {
+    let gateway = Gateway::builder()
+        .config(
+            "[limits]\noutbox_bytes = \"16MiB\"\noutbox_messages = 100000\noutbox_total = \"1MiB\"\n\
+            [namespaces.live]\nhistory_size = 0\n",
+        )
+        .start()
+        .await;
+    let mut slow = WebSocket::connect(gateway.addr(), "/v1/ws?channel=live:big").await;
+    slow.expect("welcome").await;
+    let mut honest = WebSocket::connect(gateway.addr(), "/v1/ws?channel=live:small").await;
+    honest.expect("welcome").await;
+    let mut publisher = WebSocket::connect(gateway.addr(), "/v1/ws").await;
+    publisher.expect("welcome").await;
+    let padding = "x".repeat(48 << 10);
+    let mut sent = 0;
+    while limited(&gateway, "outbox_total").await == 0.0 {
+        for _ in 0..10 {
+            let big =
+                json!({"type": "publish", "id": 1, "channel": "live:big", "payload": padding});
+            assert_eq!(publisher.ask(&big).await["type"], "ack");
+        }
+        sent += 10;
+        assert!(sent < 10_000, "a client that does not read costs nothing");
+    }
+    let closed = "tidewire_connections_closed_total{transport=\"websocket\",reason=\"slow\"}";
+    soon("the end of the session", async {
+        while gateway.metric(closed).await != Some(1.0) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(slow.closed().await, 4000);
+    // Who reads is not touched.
+    let small = json!({"type": "publish", "id": 1, "channel": "live:small", "payload": "hi"});
+    assert_eq!(publisher.ask(&small).await["type"], "ack");
+    assert_eq!(honest.expect("message").await["payload"], "hi");
+}
