@@ -209,8 +209,6 @@ impl Step<'_> {
         if next.life != place.life {
             let what = format!("{next} follows {place} in a new life without a gap");
             self.note(Rule::SilentLoss, &what);
-        } else if is_renamed(place, next) {
-            // It stays where it is.
         } else if next.id == place.id {
             self.note(Rule::Once, &format!("{next} comes twice"));
         } else if next.id < place.id {
@@ -293,12 +291,6 @@ impl Step<'_> {
             self.note(Rule::NeedlessGap, &what);
         }
     }
-}
-
-/// Before the first message of a life every node has a name of its own for the one place.
-fn is_renamed(one: Cursor, other: Cursor) -> bool {
-    let are_first = one.id.is_before_first() && other.id.is_before_first();
-    are_first && one.life == other.life && one != other
 }
 
 /// Those who do not have the last message, nor were told.
