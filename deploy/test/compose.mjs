@@ -5,6 +5,7 @@
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { publish, numbered, request, sse, sseOverHttp2, webSocket } from './clients.mjs';
+import { theDemos } from './compose-demos.mjs';
 import { check, ensure, main, same, until } from './harness.mjs';
 
 const at = (scheme, name) => `${scheme}://127.0.0.1:${process.env[name]}`;
@@ -53,6 +54,7 @@ main(async () => {
   await reachesEveryNode();
   await operators();
   await theBackplane();
+  await theDemos(plain, async (node) => (await inspect(`gateway-${node}`)).RestartCount);
   await faults();
 });
 
@@ -156,7 +158,7 @@ async function theBackplane() {
   });
 
   await check('nothing runs as root, or with capabilities, or on a writable system', async () => {
-    for (const service of [...gateways, 'nginx', 'redis', 'prometheus']) {
+    for (const service of [...gateways, 'nginx', 'redis', 'prometheus', 'demo']) {
       const about = await inspect(service);
       same(about.HostConfig.ReadonlyRootfs, true, `${service} read-only`);
       same(about.HostConfig.CapDrop, ['ALL'], `${service} capabilities`);

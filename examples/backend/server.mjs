@@ -72,9 +72,9 @@ async function fault(number, what) {
     const answer = await fetch(`${admin}/${what}`, { method: 'POST', signal: AbortSignal.timeout(2_000) });
     return [answer.status, {}];
   } catch (error) {
-    // Who crashes does not answer; who is not there cannot be reached.
-    const reached = what === 'crash' && error.cause?.code !== 'ECONNREFUSED' && error.name !== 'TimeoutError';
-    return reached ? [202, {}] : [503, { code: 'unavailable' }];
+    // Who crashes was reached, and does not answer.
+    const crashed = what === 'crash' && ['UND_ERR_SOCKET', 'ECONNRESET'].includes(error.cause?.code);
+    return crashed ? [202, {}] : [503, { code: 'unavailable' }];
   }
 }
 
