@@ -42,9 +42,9 @@ pub(crate) async fn poll(
         app.auth.policy.may_subscribe(&caller.identity, channel)?;
         app.check_stored(channel)?;
     }
-    let (channels, places) = places(&app, &query, named)?;
-    for (channel, start) in &channels {
-        app.may_start(&caller.identity, channel, *start)?;
+    let (mut channels, places) = places(&app, &query, named)?;
+    for (channel, start) in &mut channels {
+        *start = app.may_start(&caller.identity, channel, *start)?;
     }
     // Who has no place yet asks for one.
     let wait = if places.is_some() { wait } else { Duration::ZERO };

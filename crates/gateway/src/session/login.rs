@@ -162,7 +162,7 @@ impl Session {
         channels.extend(own.into_iter().take(room).map(|channel| (channel, Start::Present)));
         for (channel, start) in channels {
             match self.app.may_start(&identity, &channel, start) {
-                Ok(()) => {
+                Ok(start) => {
                     self.undecided.set(self.undecided.get() + 1);
                     self.subscribe(&channel, start, State::Undecided);
                 }
