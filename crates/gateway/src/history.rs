@@ -42,18 +42,25 @@ impl App {
         })
     }
 
-    /// Whether they may subscribe to the channel and begin there: going on from a place is part of
-    /// subscribing, looking further back is reading.
+    /// Where they begin, if they may subscribe to the channel and begin there: going on from a
+    /// place is part of subscribing, looking further back is reading. A client can make a place up,
+    /// so who may not read gets from it what follows without a hole, or a gap and nothing of what is
+    /// kept.
     pub(crate) fn may_start(
         &self,
         who: &Identity,
         channel: &Channel,
         start: Start,
-    ) -> Result<(), Denied> {
+    ) -> Result<Start, Denied> {
         self.auth.policy.may_subscribe(who, channel)?;
         match start {
-            Start::Last(_) | Start::Since(_) => self.auth.policy.may_read(who, channel),
-            Start::Present | Start::After(_) | Start::Lost => Ok(()),
+            Start::Last(_) | Start::Since(_) => {
+                self.auth.policy.may_read(who, channel).map(|()| start)
+            }
+            Start::After(place) if self.auth.policy.may_read(who, channel).is_err() => {
+                Ok(Start::OnlyAfter(place))
+            }
+            Start::Present | Start::After(_) | Start::OnlyAfter(_) | Start::Lost => Ok(start),
         }
     }
 

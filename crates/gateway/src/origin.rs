@@ -5,6 +5,16 @@
 //! the gateway's own or an allowed one. On a loopback listener every page on this machine may
 //! call, whatever its port; there the `Host` must be this machine, too, else a foreign page could
 //! have its own name resolve to 127.0.0.1 (DNS rebinding) and be of the same origin.
+//!
+//! Where a gateway is open because nobody wrote anything down, the loopback address is all that
+//! guards it, and a proxy on this machine opens it to the world: what shows that it came through
+//! one is refused.
+
+use http::HeaderMap;
+
+/// What proxies put into a request, besides `x-forwarded-…`: RFC 7239, RFC 9110 (section 7.6.3),
+/// and nginx's habit.
+const PROXIES_WRITE: [&str; 3] = ["forwarded", "via", "x-real-ip"];
 
 /// Which origins and hosts are served.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +25,8 @@ pub struct Origins {
     /// The listener is on loopback and open: pages on this machine may call, other hosts' names
     /// may not be used.
     pub loopback: bool,
+    /// The gateway is open because nothing was written down: who comes through a proxy is refused.
+    pub direct_only: bool,
 }
 
 impl Origins {
@@ -40,6 +52,26 @@ impl Origins {
             return Ok(());
         }
         Err(format!("origin '{}' is not allowed; name it in auth.allowed_origins", shown(&origin)))
+    }
+
+    /// Whether a request with these headers may have come the way it came. A proxy that says
+    /// nothing about itself is not noticed.
+    ///
+    /// # Errors
+    /// Says what is to be written down.
+    pub fn check_way(&self, headers: &HeaderMap) -> Result<(), String> {
+        let is_a_proxys =
+            |name: &str| name.starts_with("x-forwarded-") || PROXIES_WRITE.contains(&name);
+        let sign = headers.keys().map(http::HeaderName::as_str).find(|name| is_a_proxys(name));
+        match sign {
+            Some(name) if self.direct_only => Err(format!(
+                "'{name}' shows that this came through a proxy, and this node is open to its own \
+                 machine alone: behind a proxy auth.mode must be written down, \"required\" with \
+                 credentials under [auth], or \"open\" if everybody may do everything \
+                 (TIDEWIRE_AUTH__MODE)"
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn allows_host(&self, host: &str) -> bool {
@@ -82,7 +114,7 @@ mod tests {
     use super::*;
 
     fn origins(loopback: bool) -> Origins {
-        Origins { allowed: vec!["https://app.example".into()], loopback }
+        Origins { allowed: vec!["https://app.example".into()], loopback, direct_only: loopback }
     }
 
     #[test]
@@ -111,6 +143,19 @@ mod tests {
         ] {
             assert!(open.check(Some(origin), host).is_err(), "{origin:?} {host:?}");
         }
+    }
+
+    #[test]
+    fn what_came_through_a_proxy_is_refused_where_nobody_wrote_open_down() {
+        let with = |name: &'static str| {
+            HeaderMap::from_iter([(http::HeaderName::from_static(name), "x".parse().unwrap())])
+        };
+        for name in ["x-forwarded-for", "x-forwarded-proto", "x-real-ip", "forwarded", "via"] {
+            let refused = origins(true).check_way(&with(name)).unwrap_err();
+            assert!(refused.contains(name) && refused.contains("auth.mode"), "{refused}");
+            assert_eq!(origins(false).check_way(&with(name)), Ok(()), "{name}");
+        }
+        assert_eq!(origins(true).check_way(&with("x-requested-with")), Ok(()));
     }
 
     #[test]

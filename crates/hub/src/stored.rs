@@ -27,6 +27,9 @@ pub enum Start {
     Present,
     /// After this place.
     After(Cursor),
+    /// After this place if nothing since is missing; else with a gap, and with what is published
+    /// from now on. For who may not read what is kept: a place can be made up.
+    OnlyAfter(Cursor),
     /// After a place that cannot be read any more: with a gap.
     Lost,
     /// With the last so many messages.
@@ -382,12 +385,8 @@ impl StoredChannel {
             u128::from(now.saturating_sub(window.last().id.ms)) < self.rules.ttl.as_millis();
         match start {
             Start::Present => from(window.last(), None),
-            Start::Lost => {
-                let place = window.last();
-                let gap = Some(Gap { after: None, cursor: Some(place) });
-                Some(Begin { place, recovered: Some(false), gap, backlog: Vec::new() })
-            }
-            Start::After(cursor) => {
+            Start::Lost => Some(begin_with_gap(window, None)),
+            Start::After(cursor) | Start::OnlyAfter(cursor) => {
                 Some(goes_on(window, cursor, window.after(cursor)?.cloned().collect()))
             }
             Start::Last(count) if is_kept => from(window.rewind(count, 0)?, None),
@@ -404,10 +403,13 @@ impl StoredChannel {
         let (from, recovered, after) = match start {
             // The window answers these.
             Start::Present | Start::Lost => (entries.len(), None, None),
-            Start::After(cursor) => match reading.judge(cursor) {
+            Start::After(cursor) | Start::OnlyAfter(cursor) => match reading.judge(cursor) {
                 Verdict::GoesOn(from) => {
                     let backlog = self.backlog(window, &entries[from..], cursor.id);
                     return Some(goes_on(window, cursor, backlog));
+                }
+                Verdict::Gap(_) if matches!(start, Start::OnlyAfter(_)) => {
+                    return Some(begin_with_gap(window, Some(cursor)));
                 }
                 Verdict::Gap(from) => (from, Some(false), Some(cursor)),
             },
@@ -444,6 +446,13 @@ impl StoredChannel {
         let older = older.map(|entry| Arc::new(Encoded::new(self.channel.clone(), entry.clone())));
         older.chain(window.above(above).cloned()).collect()
     }
+}
+
+/// A subscription that begins at the present, after a gap that nothing fills.
+fn begin_with_gap(window: &Window, after: Option<Cursor>) -> Begin {
+    let place = window.last();
+    let gap = Some(Gap { after, cursor: Some(place) });
+    Begin { place, recovered: Some(false), gap, backlog: Vec::new() }
 }
 
 /// A subscription that goes on after its place with these messages. Before the first message each

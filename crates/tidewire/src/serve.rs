@@ -143,6 +143,7 @@ fn settings(config: &Config, connections: usize) -> anyhow::Result<Settings> {
         allowed: config.auth.allowed_origins.iter().map(|one| one.as_str().to_owned()).collect(),
         // Who must log in is not let in by where a page is from.
         loopback: config.listen.is_loopback() && config.auth.is_open(),
+        direct_only: config.auth.is_open() && config.auth.mode.is_none(),
     };
     let (frames_per_second, bytes_per_second) = config.rates();
     let namespaces = Arc::new(config.namespace_rules());

@@ -150,6 +150,28 @@ async fn who_shows_nothing_is_told_how_to_log_in() {
     assert_eq!(http::get(gateway.addr(), "/").await.status(), 200);
 }
 
+/// A proxy on this machine would open to the world what is open to this machine alone.
+#[tokio::test]
+async fn behind_a_proxy_open_mode_must_be_written_down() {
+    let implicit = Gateway::start().await;
+    let written = Gateway::builder().config("[auth]\nmode = \"open\"").start().await;
+    let publish = async |gateway: &Gateway, header: &str| {
+        let headers = [(header, "for=203.0.113.7"), ("Content-Type", "application/json")];
+        call(gateway, "POST", "/v1/channels/a/messages", &headers, r#"{"payload":1}"#).await
+    };
+    for header in ["X-Forwarded-For", "X-Forwarded-Proto", "X-Real-IP", "Forwarded", "Via"] {
+        let refused = publish(&implicit, header).await;
+        is(&refused, 403, "forbidden");
+        let detail = refused.json()["detail"].to_string();
+        assert!(detail.contains("auth.mode"), "{detail}");
+        assert_eq!(publish(&written, header).await.status(), 200, "{header}");
+    }
+    assert_eq!(http::get(implicit.addr(), "/v1/channels").await.status(), 200);
+    let headers = [("X-Forwarded-For", "203.0.113.7")];
+    assert_eq!(refused_websocket(&implicit, "/v1/ws", &headers).await, 403);
+    assert_eq!(call(&implicit, "GET", "/v1/channels", &headers, "").await.status(), 403);
+}
+
 #[tokio::test]
 async fn a_token_opens_what_it_grants_on_every_path() {
     let gateway = gateway().await;
@@ -210,6 +232,48 @@ async fn a_token_opens_what_it_grants_on_every_path() {
     }
     let message = ws.wait_for("the message", |frame| frame["type"] == "message").await;
     assert_eq!(message["from"]["user"], "alice");
+}
+
+/// Every welcome and message shows how a cursor is made, so a made-up one must not read what is kept.
+#[tokio::test]
+async fn a_made_up_cursor_is_no_way_to_history() {
+    let gateway = gateway().await;
+    let alice = alice();
+    let publish = async |payload: &str| {
+        let credential = token(&["--sub", "bob", "--publish", "quiet:*"]);
+        let answer = publish_as(&gateway, &credential, "quiet:1", json!({"payload": payload}));
+        answer.await.json()["cursor"].as_str().unwrap().to_owned()
+    };
+    let first = publish("secret").await;
+    let mut place = publish("kept").await;
+    let (ms, rest) = first.split_once('-').unwrap();
+    let before = format!("{}-{rest}", ms.parse::<u64>().unwrap() - 1);
+    let tag = rest.split_once('.').unwrap().1;
+    for made_up in [format!("1-0.{tag}"), before] {
+        let path = format!("/v1/poll?channel=quiet:1&token={alice}&cursor={made_up}&wait=0");
+        let answer = http::get(gateway.addr(), &path).await.json();
+        assert_eq!(answer["messages"], json!([]), "{made_up}");
+        assert_eq!(answer["gaps"][0]["cursor"], place.as_str(), "{answer}");
+        let path = format!("/v1/sse?channel=quiet:1&token={alice}&cursor={made_up}");
+        let mut stream = EventStream::open(gateway.addr(), &path, &[]).await;
+        stream.expect("tidewire:welcome").await;
+        stream.expect("tidewire:gap").await;
+        let mut ws = WebSocket::connect(gateway.addr(), &format!("/v1/ws?token={alice}")).await;
+        ws.expect("welcome").await;
+        let ask = json!({"type": "subscribe", "id": 1, "channel": "quiet:1", "cursor": made_up});
+        let ack = ws.ask(&ask).await;
+        assert_eq!((&ack["type"], &ack["recovered"]), (&json!("ack"), &json!(false)), "{ack}");
+        // The first that comes is the next that is published.
+        let next = publish("next").await;
+        let message = ws.wait_for("a message", |frame| frame["type"] == "message").await;
+        assert_eq!(message["cursor"], next.as_str(), "{message}");
+        let message = stream.next_event().await;
+        assert!(message.data.as_deref().unwrap().contains("next"), "{message:?}");
+        let path = format!("/v1/poll?channel=quiet:1&token={alice}&cursor={place}&wait=0");
+        let answer = http::get(gateway.addr(), &path).await.json();
+        assert_eq!(answer["messages"][0]["payload"], "next", "its own place goes on");
+        place = next;
+    }
 }
 
 #[tokio::test]

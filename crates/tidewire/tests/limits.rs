@@ -18,7 +18,7 @@ async fn limited(gateway: &Gateway, limit: &str) -> Option<f64> {
 
 #[tokio::test]
 async fn an_address_has_so_many_connections_and_no_more() {
-    let gateway = gateway("connections_per_address = 3").await;
+    let gateway = gateway("connections_per_address = 3\n[auth]\nmode = \"open\"").await;
     let mut open = Vec::new();
     for _ in 0..3 {
         let mut ws = WebSocket::connect(gateway.addr(), "/v1/ws").await;
@@ -32,7 +32,8 @@ async fn an_address_has_so_many_connections_and_no_more() {
     assert_eq!(limited(&gateway, "connections_per_address").await, Some(1.0));
     // What is said about an address by who is no trusted proxy changes nothing.
     let headers = [("X-Forwarded-For", "1.2.3.4")];
-    assert!(WebSocket::try_connect(gateway.addr(), "/v1/ws", &headers).await.is_err());
+    let refused = WebSocket::try_connect(gateway.addr(), "/v1/ws", &headers).await;
+    assert!(refused.is_err());
     open.pop().unwrap().close().await;
     soon("the place is free again", async {
         while WebSocket::try_connect(gateway.addr(), "/v1/ws", &[]).await.is_err() {
@@ -45,7 +46,9 @@ async fn an_address_has_so_many_connections_and_no_more() {
 /// A trusted proxy's connections are its clients', each counted for its own address.
 #[tokio::test]
 async fn behind_a_trusted_proxy_clients_are_counted_by_what_it_says() {
-    let gateway = gateway("connections_per_address = 1\ntrusted_proxies = [\"127.0.0.0/8\"]").await;
+    let limits = "connections_per_address = 1\ntrusted_proxies = [\"127.0.0.0/8\"]";
+    // Behind a proxy the mode is written down.
+    let gateway = gateway(&format!("{limits}\n[auth]\nmode = \"open\"")).await;
     let connect = async |client: &str| {
         let headers = [("X-Forwarded-For", client)];
         WebSocket::try_connect(gateway.addr(), "/v1/ws", &headers).await

@@ -49,7 +49,7 @@ async function startNginx(nodes: any[], backend: number): Promise<string> {
 /** Three nodes behind nginx, with the demos at `url`. A node that ends by itself is started again, as Compose does. */
 export async function startSite(): Promise<{ url: string; nodes: any[]; redis: any }> {
   const redis = await startRedis();
-  const env = { TIDEWIRE_DEMO: 'true', TIDEWIRE_DRAIN__TIME: '2s', TIDEWIRE_NAMESPACES__TEXT__HISTORY_SIZE: '1000' };
+  const env = { TIDEWIRE_AUTH__MODE: 'open', TIDEWIRE_DEMO: 'true', TIDEWIRE_DRAIN__TIME: '2s', TIDEWIRE_NAMESPACES__TEXT__HISTORY_SIZE: '1000' };
   const nodes = await Promise.all([1, 2, 3].map(() => startNode({ redis, env })));
   const backend = await startBackend(redis, nodes);
   return { url: await startNginx(nodes, backend), nodes, redis };

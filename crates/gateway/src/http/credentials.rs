@@ -226,7 +226,7 @@ pub(crate) fn sort(
     let (mut allowed, mut denied, mut first) = (Vec::new(), Vec::new(), None);
     for (channel, start) in channels {
         match app.may_start(who, &channel, start) {
-            Ok(()) => allowed.push((channel, start)),
+            Ok(start) => allowed.push((channel, start)),
             Err(error) => {
                 denied.push((channel, error.code));
                 first.get_or_insert(error);

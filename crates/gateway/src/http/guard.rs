@@ -39,7 +39,8 @@ pub(crate) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
         Some(origin) if text(Some(origin)).is_none() => Err("the origin is no text".to_owned()),
         origin => app.settings.origins.check(text(origin.as_ref()), host.as_deref()),
     };
-    let mut response = match checked {
+    let origins = &app.settings.origins;
+    let mut response = match checked.and_then(|()| origins.check_way(request.headers())) {
         Err(detail) => {
             app.metrics.refused(Refusal::Origin);
             Problem::new(Code::Forbidden, detail).into_response()

@@ -68,9 +68,9 @@ fn wanted(app: &App, caller: &Caller, request: &Request) -> Result<Wanted, Probl
         app.auth.policy.may_subscribe(&caller.identity, channel)?;
         app.check_stored(channel)?;
     }
-    let (channels, places) = places(app, &query, named)?;
-    for (channel, start) in &channels {
-        app.may_start(&caller.identity, channel, *start)?;
+    let (mut channels, places) = places(app, &query, named)?;
+    for (channel, start) in &mut channels {
+        *start = app.may_start(&caller.identity, channel, *start)?;
     }
     Ok((wait, channels, places))
 }

@@ -196,7 +196,7 @@ impl Session {
             // The login may have changed meanwhile.
             let may = session.app.may_start(&session.login.identity(), &channel, start);
             match answer.and(may.map_err(refusal)) {
-                Ok(()) => session.subscribe(&channel, start, State::Asked(id)),
+                Ok(start) => session.subscribe(&channel, start, State::Asked(id)),
                 Err(error) => session.answer_error(id.as_ref(), &error, None),
             }
         });

@@ -279,7 +279,7 @@ impl Session {
         let mut first = First { channels: Vec::new(), denied: Vec::new() };
         for (channel, start) in channels {
             match self.app.may_start(identity, &channel, start) {
-                Ok(()) => first.channels.push((channel, start)),
+                Ok(start) => first.channels.push((channel, start)),
                 Err(denied) => first.denied.push((channel, denied.code)),
             }
         }

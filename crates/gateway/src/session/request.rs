@@ -79,9 +79,10 @@ impl Session {
             Ok(start) => start,
             Err(error) => return self.refuse(id.as_ref(), error.code, &error.message),
         };
-        if let Err(denied) = self.app.may_start(&self.login.identity(), channel, start) {
-            return self.refuse(id.as_ref(), denied.code, &denied.message);
-        }
+        let start = match self.app.may_start(&self.login.identity(), channel, start) {
+            Ok(start) => start,
+            Err(denied) => return self.refuse(id.as_ref(), denied.code, &denied.message),
+        };
         let held = self.held.borrow();
         let most = self.app.settings.subscriptions_per_session;
         let is_asked = self.asked.is_subscribing(channel);

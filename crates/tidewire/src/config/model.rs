@@ -500,7 +500,7 @@ impl Namespace {
         v.key("log", "Logs every message of the namespace at level `info`. For finding a fault; payloads are not logged.", &mut Switch(&mut self.log));
         v.key("subscribe", "Who may subscribe: `anyone`; `user`, everyone who has logged in; `granted`, whose token grants it; `nobody`, no user. An API key is not bound by this but by its own patterns. Not set: `anyone` in open mode, else `granted`.", &mut Maybe(&mut self.subscribe));
         v.key("publish", "Who may publish, in the same way.", &mut Maybe(&mut self.publish));
-        v.key("client_history", "Whether who may subscribe may also read what is kept from before: pages of history and `rewind`. To resume from one's own cursor is always possible.", &mut Switch(&mut self.client_history));
+        v.key("client_history", "Whether who may subscribe may also read what is kept from before: pages of history and `rewind`. To resume from one's own cursor is always possible; a cursor from which nothing goes on is then answered with a gap and what comes from now on. It is no border against who guesses: whoever names the cursor of a message that is kept gets what follows it. What a user must not read at all belongs into a channel that they may not subscribe to.", &mut Switch(&mut self.client_history));
         v.key(
             "events",
             "The names of events that may be published over HTTP and WebSocket. Empty: any.",
