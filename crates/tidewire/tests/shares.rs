@@ -125,7 +125,7 @@ async fn an_address_makes_so_many_connections_in_a_second() {
 #[tokio::test]
 async fn behind_a_trusted_proxy_each_client_has_its_own_pace() {
     let gateway = Gateway::builder()
-        .config("[limits]\nhandshakes_per_second = 1\ntrusted_proxies = [\"127.0.0.0/8\"]\n")
+        .config("[auth]\nmode = \"open\"\n[limits]\nhandshakes_per_second = 1\ntrusted_proxies = [\"127.0.0.0/8\"]\n")
         .start()
         .await;
     let connect = async |client: &str| {
