@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use tidewire_auth::{Authenticator, Jwt, JwtSettings, KeySet, Policy, Rules};
+use tidewire_auth::{Access, Authenticator, Jwt, JwtSettings, KeySet, Policy, Rules};
 use tidewire_gateway::JwksSettings;
 use tidewire_protocol::Namespaces;
 
@@ -61,16 +61,18 @@ fn jwt(config: &Config) -> anyhow::Result<Option<Jwt>> {
 
 fn policy(config: &Config, namespaces: &Arc<Namespaces>) -> Policy {
     let otherwise = if config.auth.is_open() { Rules::open() } else { Rules::granted() };
+    let personal = config.auth.personal_namespace.as_ref().map(|name| name.as_str().into());
     let rules = |name: &str| {
         let given = config.namespaces.get(name)?;
+        let is_personal = personal.as_deref() == Some(name);
+        let publish = if is_personal { Access::Granted } else { otherwise.publish };
         Some(Rules {
             subscribe: given.subscribe.unwrap_or(otherwise.subscribe),
-            publish: given.publish.unwrap_or(otherwise.publish),
+            publish: given.publish.unwrap_or(publish),
             history: given.client_history,
             events: given.events.iter().map(|event| event.as_str().into()).collect(),
             message_bytes: given.message_bytes.map(|bytes| bytes as usize),
         })
     };
-    let personal = config.auth.personal_namespace.as_ref().map(|name| name.as_str().into());
-    Policy::new(namespaces.clone(), rules, &otherwise, personal)
+    Policy::new(namespaces.clone(), rules, &otherwise, personal.clone())
 }
