@@ -60,9 +60,8 @@ impl Origins {
     /// # Errors
     /// Says what is to be written down.
     pub fn check_way(&self, headers: &HeaderMap) -> Result<(), String> {
-        let is_a_proxys = |name: &str| {
-            name.starts_with("x-forwarded-") || PROXIES_WRITE.iter().any(|known| *known == name)
-        };
+        let is_a_proxys =
+            |name: &str| name.starts_with("x-forwarded-") || PROXIES_WRITE.contains(&name);
         let sign = headers.keys().map(http::HeaderName::as_str).find(|name| is_a_proxys(name));
         match sign {
             Some(name) if self.direct_only => Err(format!(

@@ -1,6 +1,7 @@
 //! From the configuration to who may do what: reads the key files, and puts together what the
 //! gateway asks. `serve` and `check` call it, so that both find the same faults.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -10,21 +11,35 @@ use tidewire_protocol::Namespaces;
 
 use crate::config::{Config, read_api_keys_file};
 
+/// The bits by which others than a file's owner and group may read and write it.
+const OTHERS: u32 = 0o006;
+
 /// What decides on this node.
 pub(crate) struct Decides {
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) policy: Policy,
     pub(crate) jwks: Option<JwksSettings>,
+    /// What an operator should mend, though it can be served.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Puts it together. No error holds a secret.
 pub(crate) fn build(config: &Config, namespaces: &Arc<Namespaces>) -> anyhow::Result<Decides> {
     let auth = &config.auth;
-    let mut keys = auth.api_keys.clone();
+    let (mut keys, mut warnings) = (auth.api_keys.clone(), Vec::new());
     if let Some(path) = &auth.api_keys_file {
         let key = || format!("auth.api_keys_file = {:?}", path.as_str());
         let text = std::fs::read_to_string(path.as_str()).with_context(key)?;
         keys.extend(read_api_keys_file(&text).map_err(anyhow::Error::msg).with_context(key)?);
+        let mode = std::fs::metadata(path.as_str()).with_context(key)?.permissions().mode();
+        if mode & OTHERS != 0 {
+            let mode = mode & 0o777;
+            warnings.push(format!(
+                "{}: every user of this machine may read or write it (mode {mode:03o}), and so \
+                 have its keys or add some; make it 600 or 640",
+                key()
+            ));
+        }
     }
     let authenticator = Authenticator::new(auth.is_open(), &keys, jwt(config)?);
     let jwks = auth
@@ -36,6 +51,7 @@ pub(crate) fn build(config: &Config, namespaces: &Arc<Namespaces>) -> anyhow::Re
         authenticator: Arc::new(authenticator.context("auth.api_keys")?),
         policy: policy(config, namespaces),
         jwks,
+        warnings,
     })
 }
 
