@@ -1,19 +1,25 @@
-// When the token function is called. The gateways here are open; what is looked at is what the client asks and sends.
+// When the token function is called, and that what it gives is what a gateway that asks for tokens takes.
 
+import { createHmac } from 'node:crypto';
 import { once } from 'node:events';
 import { expect, onTestFinished, test, vi } from 'vitest';
 import WebSocket, { WebSocketServer } from 'ws';
 import { TRANSPORTS, client, listen, startNode, startProxy, state, subscribed, until } from './lib/world.js';
 
-/** A token that is good for so many seconds; nobody here looks at its signature. */
+const SECRET = 'a secret of thirty-two bytes, or more';
+const env = { TIDEWIRE_AUTH__JWT__SECRET: SECRET };
+
+/** A token that is good for so many seconds. */
 function jwt(seconds: number, n = 0): string {
   const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
-  const iat = Math.floor(Date.now() / 1000) - 3_600;
-  return `${part({ alg: 'HS256' })}.${part({ sub: 'ü', iat, exp: iat + seconds, n })}.c2ln`;
+  const iat = Math.floor(Date.now() / 1000);
+  const claims = { sub: 'ü', subscribe: ['*'], publish: ['*'], iat, exp: iat + seconds, n };
+  const signed = `${part({ alg: 'HS256' })}.${part(claims)}`;
+  return `${signed}.${createHmac('sha256', SECRET).update(signed).digest('base64url')}`;
 }
 
 test.each(TRANSPORTS)('over %s an async function is asked once, and again when half a minute is left', async (transport) => {
-  const node = await startNode();
+  const node = await startNode({ env });
   let asked = 0;
   const sent: string[] = [];
   const token = async () => {
@@ -44,7 +50,7 @@ test.each(TRANSPORTS)('over %s an async function is asked once, and again when h
 });
 
 test('a token function that fails is reported and asked again', async () => {
-  const node = await startNode();
+  const node = await startNode({ env });
   let asked = 0;
   const tw = client(node, {
     token: () => {
@@ -60,7 +66,7 @@ test('a token function that fails is reported and asked again', async () => {
 });
 
 test('closed while the token is fetched: nothing is left behind', async () => {
-  const node = await startNode();
+  const node = await startNode({ env });
   const token = vi.fn(async () => {
     await new Promise((done) => setTimeout(done, 100));
     return jwt(2);
@@ -73,7 +79,7 @@ test('closed while the token is fetched: nothing is left behind', async () => {
 });
 
 test('after a break the same token serves while it is good', async () => {
-  const node = await startNode();
+  const node = await startNode({ env });
   const proxy = await startProxy(node);
   const token = vi.fn(() => jwt(3_600));
   const tw = client(proxy, { token });

@@ -97,6 +97,9 @@ pub enum ApiKeyError {
     /// Two keys with one name.
     #[error("the name '{0}' is there twice")]
     Twice(String),
+    /// Two names with one key: which of their rules would hold?
+    #[error("the keys '{0}' and '{1}' are the same")]
+    Same(String, String),
     /// Under [`MIN_API_KEY_BYTES`].
     #[error("the key '{0}' is too short: at least {MIN_API_KEY_BYTES} bytes")]
     TooShort(String),
@@ -126,8 +129,12 @@ impl ApiKeys {
             if names.contains(&spec.name.as_str()) {
                 return Err(ApiKeyError::Twice(spec.name.clone()));
             }
+            let key = ApiKey::new(spec)?;
+            if let Some(n) = keys.iter().position(|known| known.hash == key.hash) {
+                return Err(ApiKeyError::Same(names[n].to_owned(), spec.name.clone()));
+            }
             names.push(&spec.name);
-            keys.push(ApiKey::new(spec)?);
+            keys.push(key);
         }
         Ok(Self(keys))
     }

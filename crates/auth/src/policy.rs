@@ -96,23 +96,32 @@ pub struct Policy {
     rules: Vec<Rules>,
     /// The namespace of the users' own channels.
     personal: Option<Box<str>>,
+    /// Who may publish to these.
+    personal_publish: Access,
 }
 
 impl Policy {
     /// The rules are given by name, `default` among them or not; `otherwise` holds for a namespace
     /// without any. In the personal namespace `user` each user has a channel, `user:<sub>`, that
-    /// nobody else may subscribe to.
+    /// nobody else may subscribe to; where it has no rules of its own, nobody may publish there
+    /// without a grant, for what is in it is taken to be meant for that user.
     pub fn new(
         namespaces: Arc<Namespaces>,
         mut rules: impl FnMut(&str) -> Option<Rules>,
         otherwise: &Rules,
         personal: Option<Box<str>>,
     ) -> Self {
-        let rules = namespaces
+        let given = personal.as_deref().and_then(&mut rules).map(|own| own.publish);
+        let rules: Vec<_> = namespaces
             .names()
             .map(|name| rules(name).unwrap_or_else(|| otherwise.clone()))
             .collect();
-        Self { namespaces, rules, personal }
+        // Without rules of its own it has those of the first, `default`; no wider ones than these.
+        let personal_publish = given.unwrap_or(match rules.first().map(|rules| rules.publish) {
+            Some(Access::Nobody) => Access::Nobody,
+            _ => Access::Granted,
+        });
+        Self { namespaces, rules, personal, personal_publish }
     }
 
     /// Where everybody may do everything.
@@ -144,7 +153,12 @@ impl Policy {
         match &who.who {
             Who::ApiKey(_, verbs) if verbs.has(Verb::Publish) && granted() => Ok(()),
             Who::ApiKey(..) => Err(key_denied(Verb::Publish, channel)),
-            _ => decide(self.of(channel).publish, who, granted, Verb::Publish, channel),
+            _ => {
+                let personal = self.is_personal(channel);
+                let access =
+                    if personal { self.personal_publish } else { self.of(channel).publish };
+                decide(access, who, granted, Verb::Publish, channel)
+            }
         }
     }
 
@@ -166,7 +180,8 @@ impl Policy {
         }
     }
 
-    /// May they use the paths for operators? In open mode whoever can connect may.
+    /// May they use the paths for operators? Where it is open because nobody could log in, whoever
+    /// can connect may.
     ///
     /// # Errors
     /// Says why not.
@@ -359,9 +374,23 @@ mod tests {
         assert_eq!(own(Who::User("a b".into())), None);
         assert_eq!(own(Who::Anonymous), None);
         assert_eq!(own(Who::ApiKey("x".into(), Verbs::ALL)), None);
-        // Publishing there is as granted as anywhere.
         let alice = identity(Who::User("alice".into()), &[]);
         assert!(policy.may_publish(&alice, &channel("me:alice")).is_err());
+        // Publishing there needs a grant also where everything else is open.
+        let open = |rules: fn(&str) -> Option<Rules>| {
+            Policy::new(Arc::default(), rules, &Rules::open(), Some("me".into()))
+        };
+        let (nobody, bob) = (Identity::anonymous(), identity(Who::User("bob".into()), &["me:*"]));
+        for (rules, may) in [
+            ((|_| None) as fn(&str) -> _, [false, false, true]),
+            (|name| (name == "me").then(Rules::open), [true, true, true]),
+            (|_| Some(Rules { publish: Access::Nobody, ..Rules::open() }), [false; 3]),
+        ] {
+            let policy = open(rules);
+            let may_publish = |who| policy.may_publish(who, &channel("me:alice")).is_ok();
+            assert_eq!([&nobody, &alice, &bob].map(may_publish), may);
+            assert!(policy.may_publish(&nobody, &channel("news")).is_ok() || !may[2]);
+        }
     }
 
     #[test]

@@ -71,7 +71,8 @@ impl Auth {
 
     /// May they use the paths for operators?
     pub(crate) fn may_control(&self, who: &Identity) -> Result<(), Denied> {
-        self.policy.may_control(who, self.is_open())
+        // Who has configured credentials wants them used where they matter most.
+        self.policy.may_control(who, self.is_open() && !self.has_logins())
     }
 
     /// The channels that a stream of theirs is subscribed to at once, each once, besides those

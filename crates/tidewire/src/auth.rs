@@ -1,30 +1,45 @@
 //! From the configuration to who may do what: reads the key files, and puts together what the
 //! gateway asks. `serve` and `check` call it, so that both find the same faults.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
 use anyhow::Context;
-use tidewire_auth::{Authenticator, Jwt, JwtSettings, KeySet, Policy, Rules};
+use tidewire_auth::{Access, Authenticator, Jwt, JwtSettings, KeySet, Policy, Rules};
 use tidewire_gateway::JwksSettings;
 use tidewire_protocol::Namespaces;
 
 use crate::config::{Config, read_api_keys_file};
+
+/// The bits by which others than a file's owner and group may read and write it.
+const OTHERS: u32 = 0o006;
 
 /// What decides on this node.
 pub(crate) struct Decides {
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) policy: Policy,
     pub(crate) jwks: Option<JwksSettings>,
+    /// What an operator should mend, though it can be served.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Puts it together. No error holds a secret.
 pub(crate) fn build(config: &Config, namespaces: &Arc<Namespaces>) -> anyhow::Result<Decides> {
     let auth = &config.auth;
-    let mut keys = auth.api_keys.clone();
+    let (mut keys, mut warnings) = (auth.api_keys.clone(), Vec::new());
     if let Some(path) = &auth.api_keys_file {
         let key = || format!("auth.api_keys_file = {:?}", path.as_str());
         let text = std::fs::read_to_string(path.as_str()).with_context(key)?;
         keys.extend(read_api_keys_file(&text).map_err(anyhow::Error::msg).with_context(key)?);
+        let mode = std::fs::metadata(path.as_str()).with_context(key)?.permissions().mode();
+        if mode & OTHERS != 0 {
+            let mode = mode & 0o777;
+            warnings.push(format!(
+                "{}: every user of this machine may read or write it (mode {mode:03o}), and so \
+                 have its keys or add some; make it 600 or 640",
+                key()
+            ));
+        }
     }
     let authenticator = Authenticator::new(auth.is_open(), &keys, jwt(config)?);
     let jwks = auth
@@ -36,6 +51,7 @@ pub(crate) fn build(config: &Config, namespaces: &Arc<Namespaces>) -> anyhow::Re
         authenticator: Arc::new(authenticator.context("auth.api_keys")?),
         policy: policy(config, namespaces),
         jwks,
+        warnings,
     })
 }
 
@@ -61,16 +77,18 @@ fn jwt(config: &Config) -> anyhow::Result<Option<Jwt>> {
 
 fn policy(config: &Config, namespaces: &Arc<Namespaces>) -> Policy {
     let otherwise = if config.auth.is_open() { Rules::open() } else { Rules::granted() };
+    let personal = config.auth.personal_namespace.as_ref().map(|name| name.as_str().into());
     let rules = |name: &str| {
         let given = config.namespaces.get(name)?;
+        let is_personal = personal.as_deref() == Some(name);
+        let publish = if is_personal { Access::Granted } else { otherwise.publish };
         Some(Rules {
             subscribe: given.subscribe.unwrap_or(otherwise.subscribe),
-            publish: given.publish.unwrap_or(otherwise.publish),
+            publish: given.publish.unwrap_or(publish),
             history: given.client_history,
             events: given.events.iter().map(|event| event.as_str().into()).collect(),
             message_bytes: given.message_bytes.map(|bytes| bytes as usize),
         })
     };
-    let personal = config.auth.personal_namespace.as_ref().map(|name| name.as_str().into());
-    Policy::new(namespaces.clone(), rules, &otherwise, personal)
+    Policy::new(namespaces.clone(), rules, &otherwise, personal.clone())
 }

@@ -148,6 +148,9 @@ fn settings(config: &Config, connections: usize) -> anyhow::Result<Settings> {
     let (frames_per_second, bytes_per_second) = config.rates();
     let namespaces = Arc::new(config.namespace_rules());
     let decides = auth::build(config, &namespaces)?;
+    for warning in &decides.warnings {
+        tracing::warn!("{warning}");
+    }
     Ok(Settings {
         lanes: config.lane_count(),
         connections,

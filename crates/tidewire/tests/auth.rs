@@ -234,6 +234,30 @@ async fn a_token_opens_what_it_grants_on_every_path() {
     assert_eq!(message["from"]["user"], "alice");
 }
 
+/// Where everybody is let in, credentials still guard what is for operators and what is for one user.
+#[tokio::test]
+async fn open_mode_with_credentials_keeps_what_needs_them() {
+    let config = format!(
+        "[auth]\nmode = \"open\"\npersonal_namespace = \"user\"\njwt.secret = \"{SECRET}\"\n\
+        api_keys = [{{ name = \"shop\", key = \"the-key-of-the-shop\" }}]"
+    );
+    let gateway = Gateway::builder().config(config).start().await;
+    let (shop, alice) = ("the-key-of-the-shop", token(&["--sub", "alice"]));
+    is(&http::get(gateway.addr(), "/v1/channels").await, 401, "unauthorized");
+    is(&get_as(&gateway, &alice, "/v1/channels").await, 403, "forbidden");
+    assert_eq!(get_as(&gateway, shop, "/v1/channels").await.status(), 200);
+
+    let forged = || json!({"payload": "you won"});
+    let path = "/v1/channels/user:alice/messages";
+    is(&http::post_json(gateway.addr(), path, &forged()).await, 401, "unauthorized");
+    let bob = token(&["--sub", "bob"]);
+    is(&publish_as(&gateway, &bob, "user:alice", forged()).await, 403, "forbidden");
+    assert_eq!(publish_as(&gateway, shop, "user:alice", forged()).await.status(), 200);
+    assert_eq!(publish_as(&gateway, &bob, "news", forged()).await.status(), 200);
+    let bob = token(&["--sub", "bob", "--publish", "user:*"]);
+    assert_eq!(publish_as(&gateway, &bob, "user:alice", forged()).await.status(), 200);
+}
+
 /// Every welcome and message shows how a cursor is made, so a made-up one must not read what is kept.
 #[tokio::test]
 async fn a_made_up_cursor_is_no_way_to_history() {
@@ -602,6 +626,22 @@ async fn a_login_ends_unless_it_is_refreshed() {
         );
         assert_eq!(gateway.metric(&closed).await, Some(1.0), "{transport}");
     }
+}
+
+#[tokio::test]
+async fn a_poll_that_waits_ends_with_its_token() {
+    let gateway = gateway().await;
+    let path = format!("/v1/poll?channel=room:1&token={}", alice());
+    let place =
+        http::get(gateway.addr(), &path).await.json()["cursor"].as_str().unwrap().to_owned();
+    let short = token(&["--sub", "alice", "--subscribe", "room:*", "--ttl", "2s"]);
+    let path = format!("/v1/poll?channel=room:1&token={short}&cursor={place}&wait=30");
+    let begun = std::time::Instant::now();
+    let answer = http::get(gateway.addr(), &path).await;
+    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
+    // As when nothing came: the place is told, and the next poll needs another token.
+    assert_eq!((answer.status(), &answer.json()["cursor"]), (200, &json!(place)));
+    is(&http::get(gateway.addr(), &path).await, 401, "expired");
 }
 
 #[tokio::test]

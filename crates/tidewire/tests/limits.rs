@@ -5,6 +5,8 @@
 use futures_util::SinkExt as _;
 use serde_json::json;
 use tidewire_testkit::sse::EventStream;
+use tidewire_testkit::websocket::tungstenite::protocol::frame::Frame;
+use tidewire_testkit::websocket::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tidewire_testkit::websocket::{WebSocket, tungstenite};
 use tidewire_testkit::{Gateway, http, soon};
 
@@ -41,6 +43,54 @@ async fn an_address_has_so_many_connections_and_no_more() {
         }
     })
     .await;
+}
+
+/// Every session counts, also those that share one connection: a browser may have 128 there.
+#[tokio::test]
+async fn streams_of_http2_are_counted_as_connections() {
+    for (limits, limit, status) in [
+        ("connections_per_address = 2", "connections_per_address", 429),
+        ("connections = 2", "connections", 503),
+    ] {
+        let gateway = gateway(limits).await;
+        let socket = tokio::net::TcpStream::connect(gateway.addr()).await.unwrap();
+        let (client, connection) = h2::client::handshake(socket).await.unwrap();
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        let address = gateway.addr();
+        let get = async |path: &str| {
+            let uri = format!("http://{address}{path}");
+            let request = axum::http::Request::get(uri).body(()).unwrap();
+            let mut client = client.clone().ready().await.unwrap();
+            let (answer, _) = client.send_request(request, true).unwrap();
+            answer.await.unwrap()
+        };
+        let first = get("/v1/sse?channel=a").await;
+        let second = get("/v1/sse?channel=a").await;
+        soon("there are two sessions", async {
+            while gateway.metric("tidewire_connections{transport=\"sse\"}").await != Some(2.0) {}
+        })
+        .await;
+        // An EventSource is told to come back; a poll may have a status.
+        let mut third = get("/v1/sse?channel=a").await;
+        assert_eq!(third.status(), 200);
+        let told = third.body_mut().data().await.unwrap().unwrap();
+        assert!(told.starts_with(b"retry: "), "{told:?}");
+        while third.body_mut().data().await.is_some() {}
+        assert_eq!(get("/v1/poll?channel=a").await.status(), status);
+        assert_eq!(limited(&gateway, limit).await, Some(2.0));
+        // What is no session is answered all the same.
+        assert_eq!(get("/v1/channels").await.status(), 200);
+        // The connection's own place and a stream's are both given back.
+        for one in [first, second] {
+            drop(one);
+            soon("a place is free again", async {
+                while get("/v1/poll?channel=a").await.status() != 200 {}
+            })
+            .await;
+        }
+    }
 }
 
 /// A trusted proxy's connections are its clients', each counted for its own address.
@@ -82,6 +132,11 @@ async fn behind_a_trusted_proxy_clients_are_counted_by_what_it_says() {
     }
 }
 
+/// An empty frame that ends no message.
+fn frame(opcode: Data) -> Frame {
+    Frame::message(tungstenite::Bytes::new(), OpCode::Data(opcode), false)
+}
+
 #[tokio::test]
 async fn too_fast_is_an_error_first_and_then_the_end() {
     let gateway = gateway("frames_per_second = 5").await;
@@ -107,6 +162,19 @@ async fn too_fast_is_an_error_first_and_then_the_end() {
         let _ = pings.stream().send(tungstenite::Message::Ping("x".into())).await;
     }
     assert_eq!(pings.closed().await, 4103);
+    // So are pongs that nobody asked for, and the parts of a message.
+    let part = |opcode| tungstenite::Message::Frame(frame(opcode));
+    for flood in [tungstenite::Message::Pong("x".into()), part(Data::Continue)] {
+        let mut ws = WebSocket::connect(gateway.addr(), "/v1/ws").await;
+        ws.expect("welcome").await;
+        if matches!(flood, tungstenite::Message::Frame(_)) {
+            ws.stream().send(part(Data::Text)).await.unwrap();
+        }
+        for _ in 0..40 {
+            let _ = ws.stream().send(flood.clone()).await;
+        }
+        assert_eq!(ws.closed().await, 4103);
+    }
     let mut next = WebSocket::connect(gateway.addr(), "/v1/ws").await;
     next.expect("welcome").await;
     assert_eq!(next.ask(&json!({"type": "ping", "id": 1})).await["type"], "pong");

@@ -113,6 +113,7 @@ async fn on_a_stored_channel_it_is_an_error_at_the_start() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "[namespaces.room]\nwhen_slow = \"drop_oldest\"\n").unwrap();
     let serve = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidewire"))
+        .env_clear()
         .args(["serve", "--config"])
         .arg(file.path())
         .output();

@@ -42,6 +42,8 @@ pub struct Decoder {
     /// Whether the client may compress.
     deflate: bool,
     closed: bool,
+    /// Frames that only began a message or added to it, since they were last asked for.
+    parts: u32,
 }
 
 /// Where the next event is.
@@ -58,7 +60,7 @@ impl Decoder {
     /// A decoder that refuses messages over `max_message` bytes, whether in one frame or many.
     #[must_use]
     pub fn new(max_message: usize) -> Self {
-        Self { max_message, partial: None, deflate: false, closed: false }
+        Self { max_message, partial: None, deflate: false, closed: false, parts: 0 }
     }
 
     /// The same for a client with which [`Deflate`](crate::Deflate) was agreed on: it may send
@@ -123,6 +125,13 @@ impl Decoder {
         self.closed
     }
 
+    /// How many frames there were since this was last asked that ended no message: they cost the
+    /// client as little as two bytes and a mask, and no event tells of them.
+    #[must_use]
+    pub fn take_parts(&mut self) -> u32 {
+        std::mem::take(&mut self.parts)
+    }
+
     /// The bytes of heap that the decoder holds: 0 without a partial message, else at most the
     /// message limit and a fixed part of less than 256 bytes; where compression was agreed on, an
     /// eighth of the limit more.
@@ -151,6 +160,9 @@ impl Decoder {
                 return Ok(Step::Starved);
             };
             let payload = self.admit(&header)?;
+            if !header.fin {
+                self.parts = self.parts.saturating_add(1);
+            }
             let whole =
                 header.opcode.is_control() || (header.fin && header.opcode != Opcode::Continuation);
             if whole && payload <= input.remaining() {

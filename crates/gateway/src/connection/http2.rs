@@ -8,17 +8,24 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
+use axum::response::IntoResponse as _;
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tidewire_hub::Form;
+use tidewire_protocol::Code;
 use tokio::net::TcpStream;
 
 use super::body::Answer;
-use super::{Connection, MAX_HEAD_BYTES, WATCH};
+use super::{Connection, MAX_HEAD_BYTES, WATCH, instead};
+use crate::address::TooMany;
 use crate::app::Place;
+use crate::http::{Problem, come_back};
+use crate::metrics::{Limit, Refusal};
 
 /// Streams of one HTTP/2 connection at a time.
 const MAX_HTTP2_STREAMS: u32 = 128;
@@ -66,17 +73,54 @@ impl Connection {
     async fn answer2(
         self: Rc<Self>,
         request: Request<Incoming>,
-        open: Open,
+        mut open: Open,
     ) -> Result<Response<Answer>, Infallible> {
         let (response, takeover) = self.route(request).await;
         let response = match takeover {
-            Some(takeover) => {
-                open.is_stream();
-                self.stream_within(response, takeover)
-            }
             None => response.map(Answer::plain),
+            Some(takeover) => match self.seat(&mut open) {
+                Err(problem) => {
+                    self.app.metrics.error(problem.code());
+                    let refusal = match takeover.form {
+                        Form::Json => problem.into_response(),
+                        _ => come_back(Version::HTTP_2),
+                    };
+                    instead(response, refusal).map(Answer::plain)
+                }
+                Ok(()) if takeover.form == Form::Json => {
+                    self.poll(response, takeover).await.map(Answer::plain)
+                }
+                Ok(()) => {
+                    open.is_stream();
+                    self.stream_within(response, takeover)
+                }
+            },
         };
         Ok(response.map(|answer| answer.counted(open)))
+    }
+
+    /// A place for one more session. The first has the connection's; each further one takes one of
+    /// the node's and of the peer's address, as if it had come over a connection of its own.
+    fn seat(&self, open: &mut Open) -> Result<(), Problem> {
+        if !open.streams.lent.replace(true) {
+            open.borrows = true;
+            return Ok(());
+        }
+        let full = |code, limit, whose: &str| {
+            self.app.metrics.refused(Refusal::Limit);
+            self.app.metrics.limited(limit);
+            Problem::new(code, format!("connections of this {whose}: full"))
+                .with_header(RETRY_AFTER, HeaderValue::from_static("5"))
+        };
+        let address = self
+            .app
+            .addresses
+            .of_peer(self.peer)
+            .map_err(|TooMany| full(Code::TooMany, Limit::ConnectionsPerAddress, "address"))?;
+        let place = self.app.place(address);
+        open.place =
+            Some(place.ok_or_else(|| full(Code::Unavailable, Limit::Connections, "node"))?);
+        Ok(())
     }
 }
 
@@ -98,6 +142,8 @@ struct Streams {
     open: Cell<usize>,
     /// There was a request.
     seen: Cell<bool>,
+    /// A session has the connection's own place.
+    lent: Cell<bool>,
     next: Cell<u64>,
     /// When each request came whose answer is no event stream: an answer that nobody reads is
     /// kept in memory.
@@ -114,6 +160,10 @@ impl Streams {
 pub(super) struct Open {
     streams: Rc<Streams>,
     number: u64,
+    /// It is a session that has the connection's place.
+    borrows: bool,
+    /// It is a session with a place of its own.
+    place: Option<Place>,
 }
 
 impl Open {
@@ -123,7 +173,7 @@ impl Open {
         streams.open.set(streams.open.get() + 1);
         streams.seen.set(true);
         streams.plain.borrow_mut().insert(number, Instant::now());
-        Self { streams: streams.clone(), number }
+        Self { streams: streams.clone(), number, borrows: false, place: None }
     }
 
     /// It is an event stream, which lasts.
@@ -134,6 +184,9 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
+        if self.borrows {
+            self.streams.lent.set(false);
+        }
         self.streams.open.set(self.streams.open.get() - 1);
         self.streams.plain.borrow_mut().remove(&self.number);
     }

@@ -135,7 +135,12 @@ impl Connection {
     ) -> Result<Response<Answer>, Infallible> {
         shared.busy.set(true);
         shared.began.set(None);
-        let (response, takeover) = self.route(request).await;
+        let (response, takeover) = match self.route(request).await {
+            (response, Some(takeover)) if takeover.form == Form::Json => {
+                (self.poll(response, takeover).await, None)
+            }
+            routed => routed,
+        };
         shared.busy.set(false);
         shared.idle_since.set(Some(Instant::now()));
         Ok(match takeover {
@@ -190,8 +195,7 @@ impl Connection {
         response.map(|_| Answer::session(SessionBody::new(session)))
     }
 
-    /// Lets the routes answer; gives the takeover of a stream apart, if the answer is one. A poll
-    /// is answered here, on the lane.
+    /// Lets the routes answer; gives the takeover of a stream apart, if the answer is one.
     async fn route(&self, mut request: Request<Incoming>) -> (Response<Body>, Option<Takeover>) {
         request.extensions_mut().insert(Peer(self.peer));
         let mut response = match self.router.clone().oneshot(request.map(Body::new)).await {
@@ -203,22 +207,28 @@ impl Connection {
             // axum saw an empty body and said so.
             response.headers_mut().remove(CONTENT_LENGTH);
         }
-        match takeover {
-            Some(takeover) if takeover.form == Form::Json => {
-                (self.poll(response, takeover).await, None)
-            }
-            takeover => (response, takeover),
-        }
+        (response, takeover)
     }
 
+    /// Answers a poll, on the lane.
     async fn poll(&self, response: Response<Body>, takeover: Takeover) -> Response<Body> {
         let wait = takeover.wait;
         let session = Session::start(&self.app, &self.lane, Sink::Fetched, takeover);
         match session.collect(wait).await {
             Polled::Body(body) => response.map(|_| Body::from(body)),
-            Polled::Refused(problem) => problem.into_response(),
+            Polled::Refused(problem) => instead(response, problem.into_response()),
         }
     }
+}
+
+/// A refusal in the place of an answer, with what that said to the browser about origins.
+fn instead(answer: Response<Body>, mut refusal: Response<Body>) -> Response<Body> {
+    for (name, value) in answer.headers() {
+        if !refusal.headers().contains_key(name) {
+            refusal.headers_mut().insert(name, value.clone());
+        }
+    }
+    refusal
 }
 
 /// Stands in the extensions of a request: the other end of its connection, a client or a proxy.

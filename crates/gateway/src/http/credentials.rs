@@ -168,10 +168,10 @@ pub(crate) fn counts_as_failed(error: &AuthError) -> bool {
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(value) = headers.get(AUTHORIZATION) else { return Ok(None) };
     let broken = || Problem::from(AuthError::Malformed);
-    let (scheme, token) = match value.to_str().map_err(|_| broken())?.split_once(' ') {
-        Some((scheme, token)) => (scheme, token.trim()),
-        None => return Ok(None),
-    };
+    let value = value.to_str().map_err(|_| broken())?;
+    // The space before no token at all is trimmed on the way here.
+    let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
+    let token = token.trim();
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Ok(None);
     }
@@ -286,7 +286,10 @@ mod tests {
         assert_eq!(read("Bearer a.b.c"), Some(Some("a.b.c".into())));
         assert_eq!(read("bearer  a.b.c "), Some(Some("a.b.c".into())));
         assert_eq!(read("Basic YTpi"), Some(None));
+        // Whose token is empty is told, and is not taken for nobody.
         assert_eq!(read("Bearer "), None);
+        assert_eq!(read("bearer"), None);
+        assert_eq!(read("Negotiate"), Some(None));
         assert!(bearer(&headers(&[])).unwrap().is_none());
     }
 

@@ -23,6 +23,7 @@ use axum::routing::{get, post};
 use crate::app::App;
 pub(crate) use credentials::counts_as_failed;
 pub(crate) use problem::Problem;
+pub(crate) use streams::come_back;
 
 /// All routes. `pages` serves what is not under `/v1`.
 pub(crate) fn router(app: &Arc<App>, pages: Router) -> Router {

@@ -1,7 +1,7 @@
 //! Polling: the messages after a place, at once or when there are some.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Extension;
 use axum::body::Body;
@@ -40,6 +40,7 @@ pub(crate) async fn poll(
     }
     // Who has no place yet asks for one.
     let wait = if places.is_some() { wait } else { Duration::ZERO };
+    let wait = wait.min(left(&caller));
     let mut response = Response::new(Body::empty());
     let head = response.headers_mut();
     head.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -84,6 +85,13 @@ fn wait(query: &Query<'_>) -> Result<Duration, Problem> {
         let detail = format!("'wait' must be a number of seconds from 0 to {MAX_WAIT}");
         Problem::new(Code::BadRequest, detail)
     })
+}
+
+/// How long its caller's login still counts.
+fn left(caller: &Caller) -> Duration {
+    let Some(end) = caller.identity.expires else { return Duration::MAX };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Duration::from_secs(end).saturating_sub(now)
 }
 
 type Places = (Vec<(Channel, Start)>, Option<StreamToken>);

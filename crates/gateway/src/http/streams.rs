@@ -253,7 +253,7 @@ fn wanted(app: &App, caller: &Caller, request: &Request) -> Result<Wanted, Probl
 }
 
 /// An event stream that ends at once, for what will pass: its client comes back.
-pub(super) fn come_back(version: Version) -> Response {
+pub(crate) fn come_back(version: Version) -> Response {
     let mut response = event_stream(Body::from(format!("retry: {}\n\n", retry_millis())));
     if version < Version::HTTP_2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -7,6 +7,7 @@
 mod asked;
 mod closing;
 mod deadline;
+mod errors;
 mod login;
 mod pace;
 mod poll;
@@ -36,14 +37,11 @@ use crate::metrics::Reason;
 use crate::takeover::Takeover;
 use asked::Asked;
 pub(crate) use closing::End;
+use errors::Errors;
 use login::Login;
 use pace::Pace;
 pub(crate) use poll::Polled;
 pub(crate) use sse::SessionBody;
-
-/// A client's errors that end its session, and the seconds within which they do.
-const MAX_ERRORS: u32 = 10;
-const ERROR_SECONDS: u32 = 10;
 
 /// One client's connection.
 pub(crate) struct Session {
@@ -68,8 +66,8 @@ pub(crate) struct Session {
     partial_since: Cell<Option<u32>>,
     /// What the outbox had done at the last heartbeat.
     progress: Cell<Progress>,
-    /// When the client's errors began to be counted, and how many there are.
-    errors: Cell<(u32, u32)>,
+    /// The errors that the client made.
+    errors: Cell<Errors>,
     /// The places of its stored channels, as the client of an event stream or a poll will hold
     /// them.
     places: RefCell<StreamToken>,
@@ -134,7 +132,7 @@ impl Session {
             unfed: RefCell::default(),
             partial_since: Cell::new(None),
             progress: Cell::new(Progress { waiting: 0, written: 0 }),
-            errors: Cell::new((0, 0)),
+            errors: Cell::default(),
             places: RefCell::new(places),
             behind: RefCell::default(),
             gaps: RefCell::default(),

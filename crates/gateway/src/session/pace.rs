@@ -72,9 +72,9 @@ impl Session {
         false
     }
 
-    /// Whether a ping of so many bytes may be answered now. One that came too fast is an error like
-    /// others, but there is no frame to tell it with.
-    pub(super) fn keeps_pace_of_ping(&self, bytes: usize) -> bool {
+    /// Whether a frame that has no answer of ours may come now: a ping, a pong, a part of a message.
+    /// One that came too fast is an error like others, but there is no frame to tell it with.
+    pub(super) fn keeps_silent_pace(&self, bytes: usize) -> bool {
         let in_time = self.take_pace(bytes).is_ok();
         if !in_time {
             self.count_error();

@@ -11,7 +11,7 @@ use tidewire_protocol::{
     Request, Rewind,
 };
 
-use super::{ERROR_SECONDS, End, MAX_ERRORS, Session, State};
+use super::{End, Session, State};
 use crate::auth::refusal;
 use crate::metrics::Limit;
 use crate::publish::{Done, Publishing};
@@ -58,12 +58,9 @@ impl Session {
     /// The client made an error; too many of them end its session.
     pub(super) fn count_error(&self) {
         let now = self.app.seconds();
-        let (since, count) = match self.errors.get() {
-            (since, count) if count > 0 && now - since < ERROR_SECONDS => (since, count + 1),
-            _ => (now, 1),
-        };
-        self.errors.set((since, count));
-        if count >= MAX_ERRORS {
+        let errors = self.errors.get().one_more(now);
+        self.errors.set(errors);
+        if errors.are_too_many(now) {
             self.finish(End::ABUSE);
         }
     }

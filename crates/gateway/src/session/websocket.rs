@@ -129,6 +129,13 @@ impl Session {
                 break;
             }
         }
+        // The frames that messages came in, besides their last ones.
+        for _ in 0..decoder.take_parts() {
+            if self.end.get().is_some() {
+                break;
+            }
+            self.keeps_silent_pace(0);
+        }
         self.outbox.uncork();
         if !decoder.has_partial() {
             self.partial_since.set(None);
@@ -159,11 +166,14 @@ impl Session {
             }
             Event::Text(_) => self.finish(End::TEXT),
             Event::Binary(_) => self.finish(End::BINARY),
-            Event::Ping(payload) if self.keeps_pace_of_ping(payload.len()) => {
-                self.outbox.send_around(&codec::pong(payload), 0);
+            Event::Ping(payload) => {
+                if self.keeps_silent_pace(payload.len()) {
+                    self.outbox.send_around(&codec::pong(payload), 0);
+                }
             }
-            Event::Ping(_) => {}
-            Event::Pong(_) => {}
+            Event::Pong(payload) => {
+                self.keeps_silent_pace(payload.len());
+            }
             Event::Close(close) => {
                 self.finish(End::closed_by_client(close.map(|(code, _)| code)));
             }

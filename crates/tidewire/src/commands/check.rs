@@ -1,5 +1,6 @@
 //! `tidewire check`: what is in force, or what is wrong.
 
+use std::io::Write as _;
 use std::sync::Arc;
 
 use crate::auth;
@@ -8,7 +9,11 @@ use crate::config::{self, Flags, Sources};
 /// Reads the configuration as `serve` would and prints it.
 pub(crate) fn run(flags: Flags) -> anyhow::Result<()> {
     let loaded = config::load(&Sources::of_process(flags))?;
-    auth::build(&loaded.config, &Arc::new(loaded.config.namespace_rules()))?;
+    let decides = auth::build(&loaded.config, &Arc::new(loaded.config.namespace_rules()))?;
+    for warning in decides.warnings {
+        // Nobody may be there to read it.
+        let _ = writeln!(std::io::stderr(), "warning: {warning}");
+    }
     print(&loaded.to_toml())
 }
 

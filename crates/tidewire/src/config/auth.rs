@@ -77,7 +77,7 @@ impl Auth {
         v.key("api_keys", "What backends log in with: `[{ name = \"shop\", key = \"…\" }]`, a key of at least 16 bytes, or instead of `key` its SHA-256 in hex, `sha256 = \"…\"`. Optional: `publish` and `subscribe`, lists of patterns (not given: every channel), and `verbs`, a list of `publish`, `subscribe`, `history`, `control` (not given: all). In the variable: `name=key,name=sha256:hex`. Never shown.", &mut ApiKeys(&mut self.api_keys));
         v.key("api_keys_file", "A TOML file with further keys of the same form, `api_keys = [ … ]`, so that they need not stand here.", &mut Maybe(&mut self.api_keys_file));
         v.key("allowed_origins", "Origins whose pages may connect besides the gateway's own. In open mode on a loopback address every page from `localhost`, `127.0.0.1` and `[::1]` may, too.", &mut Many(&mut self.allowed_origins));
-        v.key("personal_namespace", "A namespace, such as `user`, in which each user has a channel of their own, `user:<sub>`: nobody else may subscribe to it, and their streams are subscribed to it at once.", &mut Maybe(&mut self.personal_namespace));
+        v.key("personal_namespace", "A namespace, such as `user`, in which each user has a channel of their own, `user:<sub>`: nobody else may subscribe to it, and their streams are subscribed to it at once. To publish there takes a grant or an API key, also in open mode, unless the namespace's own `publish` says otherwise.", &mut Maybe(&mut self.personal_namespace));
         v.key(
             "login_timeout",
             "A WebSocket that was opened without a credential must have sent `auth` by then.",

@@ -204,6 +204,8 @@ impl OneLine {
 
 impl Word for OneLine {
     const ALLOWED: &'static str = "a text";
+    // Where a path is asked for, somebody puts in what the file holds.
+    const SECRET: bool = true;
 
     fn read(text: &str) -> Result<Self, String> {
         if text.is_empty() || text.chars().any(char::is_control) {
@@ -280,19 +282,25 @@ impl JwksUrl {
 
 impl fmt::Debug for JwksUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(&self.show())
     }
 }
 
 impl Word for JwksUrl {
     const ALLOWED: &'static str = "`https://…`, `http://…` in a private network";
+    const SECRET: bool = true;
 
     fn read(text: &str) -> Result<Self, String> {
         safe_url(text, "https://id.example/.well-known/jwks.json", "put keys in").map(Self)
     }
 
+    /// Without the query, which may hold a key; a user it has none.
     fn show(&self) -> String {
-        self.0.to_string()
+        let mut shown = self.0.clone();
+        if shown.query().is_some() {
+            shown.set_query(Some(REDACTED));
+        }
+        shown.to_string()
     }
 }
 

@@ -129,12 +129,36 @@ fn check_reads_the_keys() {
         command.env(name, value);
         outcome(&command.output().unwrap())
     };
-    let (code, out, _) = check("TIDEWIRE_AUTH__API_KEYS_FILE", &keys);
-    assert!(code == Some(0) && !out.contains("hunter2"), "{out}");
+    let may = |mode| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(&keys, mode).unwrap();
+        check("TIDEWIRE_AUTH__API_KEYS_FILE", &keys)
+    };
+    let (code, out, err) = may(0o640);
+    assert!(code == Some(0) && !out.contains("hunter2") && err.is_empty(), "{out}{err}");
+    // Whoever can write there can make a key of their own.
+    for mode in [0o644, 0o602] {
+        let (code, _, err) = may(mode);
+        assert!(code == Some(0) && err.contains(&format!("mode {mode:o}")), "{err}");
+    }
+    let (code, out, _) =
+        check("TIDEWIRE_AUTH__JWT__JWKS_URL", "https://id.example/jwks?code=hunter2");
+    assert!(code == Some(0) && out.contains("https://id.example/jwks?REDACTED"), "{out}");
     for (name, value, part) in [
         ("TIDEWIRE_AUTH__API_KEYS_FILE", &*broken, "is no TOML"),
         ("TIDEWIRE_AUTH__API_KEYS_FILE", "/nowhere", "auth.api_keys_file = \"/nowhere\""),
         ("TIDEWIRE_AUTH__API_KEYS", "a=hunter2", "the key 'a' is too short"),
+        (
+            "TIDEWIRE_AUTH__API_KEYS",
+            "a=hunter2hunter2hunter2,b=hunter2hunter2hunter2",
+            "the keys 'a' and 'b' are the same",
+        ),
+        (
+            "TIDEWIRE_AUTH__JWT__PUBLIC_KEY_FILE",
+            "-----BEGIN PRIVATE KEY-----\nhunter2",
+            "must be a text of one line",
+        ),
+        ("TIDEWIRE_AUTH__JWT__JWKS_URL", "https://u:hunter2@id.example/jwks", "without a user"),
         ("TIDEWIRE_AUTH__JWT__SECRET", "hunter2", "auth.jwt.secret: the secret is too short"),
         ("TIDEWIRE_AUTH__JWT__PUBLIC_KEY_FILE", &*pem, "it holds a private key"),
     ] {
