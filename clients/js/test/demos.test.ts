@@ -208,7 +208,7 @@ test('dashboard: every second in both windows, also without a node', async () =>
   const { url, nodes } = await startSite();
   const [a, b] = await windows(`${url}/demo/dashboard.html`, 'light', 'dark') as [Tab, Tab];
   for (const page of [a, b]) await page.locator('#nodes li', { hasText: 'up' }).nth(2).waitFor();
-  expect(await number(a, '#connections')).toBeGreaterThan(0);
+  await expect.poll(() => number(a, '#connections'), { timeout: 10_000 }).toBeGreaterThan(0);
   await nodes[2].kill();
   for (const page of [a, b]) await page.locator('#nodes li', { hasText: 'down' }).waitFor();
   await nodes[2].restart();
