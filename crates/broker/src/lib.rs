@@ -36,7 +36,7 @@ pub use vital::Vital;
 ///   before any message that comes after it.
 #[async_trait]
 pub trait Broker: Send + Sync + 'static {
-    /// Begins to work; called once, before anything else.
+    /// Begins to work, on the runtime that it is called in; called once, before anything else.
     fn start(&self, events: Arc<dyn Events>);
 
     /// Asks for a channel's messages. It only notes the wish (it is called under the caller's

@@ -81,7 +81,11 @@ impl Gateway {
             compress_from: settings.compress_from.unwrap_or(usize::MAX),
         };
         let lanes = Lanes::start(settings.lanes, broker.clone(), hub, lane)?;
-        broker.start(lanes.hub().clone());
+        {
+            // The broker's links live on a lane's thread: what they read, the lane writes at once.
+            let _lane = lanes.handles().first().map(|lane| lane.runtime().enter());
+            broker.start(lanes.hub().clone());
+        }
         let renewal = settings.jwks.as_ref().map(|jwks| Renewal::new(jwks).map(Arc::new));
         let renewal = renewal.transpose().map_err(StartError::Jwks)?;
         let policy = settings.policy.clone();
