@@ -20,6 +20,9 @@ pub(crate) struct Outcome {
     run: Run,
     transport: &'static str,
     connections: usize,
+    /// All channels that connections have to themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channels: Option<usize>,
     /// Those that were still there at the end.
     held: usize,
     #[serde(flatten)]
@@ -51,15 +54,17 @@ struct Growth {
 
 /// Runs it.
 pub(crate) fn run(arguments: &Connect) -> anyhow::Result<Outcome> {
-    let target = Target::parse(&arguments.url, &arguments.channel).context("--url")?;
+    let targets = targets(arguments)?;
     ensure!(arguments.connections > 0, "there must be a connection");
     let before = Memory::of(&arguments.pid)?;
     let (mut crowd, opening) = Crowd::open(&Plan {
-        targets: std::slice::from_ref(&target),
+        targets: &targets,
         size: arguments.connections,
         at_once: arguments.crowd.at_once,
         sources: arguments.crowd.sources,
         words: &arguments.crowd.words(),
+        stalled: 0,
+        refusal: None,
     })?;
     // For who waits for it, beside the report at the end.
     let count = arguments.connections;
@@ -69,8 +74,9 @@ pub(crate) fn run(arguments: &Connect) -> anyhow::Result<Outcome> {
     let Opening { times, took } = opening;
     Ok(Outcome {
         run: arguments.print.run(),
-        transport: target.scheme.transport(),
+        transport: targets[0].scheme.transport(),
         connections: arguments.connections,
+        channels: arguments.own.map(|own| own * arguments.connections),
         held: crowd.alive(),
         losses: crowd.losses(),
         hold_seconds: Duration::from(arguments.hold).as_secs(),
@@ -80,6 +86,19 @@ pub(crate) fn run(arguments: &Connect) -> anyhow::Result<Outcome> {
         opening_seconds: seconds(took),
         memory: (!arguments.pid.is_empty()).then(|| Growth::of(before, after, crowd.alive())),
     })
+}
+
+/// Where to: one for all, or with channels of its own for each.
+fn targets(arguments: &Connect) -> anyhow::Result<Vec<Target>> {
+    let Connect { url, channel, own, .. } = arguments;
+    let Some(own) = own else { return Ok(vec![Target::parse(url, channel).context("--url")?]) };
+    ensure!(!url.contains('?'), "with --own the URL has no query");
+    let each = |index| {
+        let names = (0..*own).map(|number| format!("channel={channel}-{index}-{number}"));
+        let query = names.collect::<Vec<_>>().join("&");
+        Target::parse(&format!("{url}?{query}"), channel).context("--url")
+    };
+    (0..arguments.connections).map(each).collect()
 }
 
 /// What came while all connections were held.
