@@ -50,6 +50,9 @@ struct Growth {
     anonymous_after: u64,
     rss_per_connection: f64,
     anonymous_per_connection: f64,
+    /// With channels of their own: the whole growth by the channels, connections included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rss_per_channel: Option<f64>,
 }
 
 /// Runs it.
@@ -84,7 +87,8 @@ pub(crate) fn run(arguments: &Connect) -> anyhow::Result<Outcome> {
         slowest_seconds: seconds(held.slowest),
         opening: Latency::of(&times),
         opening_seconds: seconds(took),
-        memory: (!arguments.pid.is_empty()).then(|| Growth::of(before, after, crowd.alive())),
+        memory: (!arguments.pid.is_empty())
+            .then(|| Growth::of(before, after, crowd.alive(), arguments.own)),
     })
 }
 
@@ -123,15 +127,17 @@ fn hold(crowd: &mut Crowd, length: Duration) -> anyhow::Result<Held> {
 
 impl Growth {
     #[allow(clippy::cast_precision_loss)]
-    fn of(before: Memory, after: Memory, connections: usize) -> Self {
+    fn of(before: Memory, after: Memory, connections: usize, own: Option<usize>) -> Self {
         let each = |before: u64, after: u64| (after as f64 - before as f64) / connections as f64;
+        let rss = each(before.rss, after.rss);
         Self {
             rss_before: before.rss,
             rss_after: after.rss,
             anonymous_before: before.anonymous,
             anonymous_after: after.anonymous,
-            rss_per_connection: each(before.rss, after.rss),
+            rss_per_connection: rss,
             anonymous_per_connection: each(before.anonymous, after.anonymous),
+            rss_per_channel: own.map(|own| rss / own as f64),
         }
     }
 }
@@ -154,6 +160,9 @@ impl Table for Outcome {
             let (before, after) = (kib(memory.anonymous_before), kib(memory.anonymous_after));
             let each = memory.anonymous_per_connection;
             rows.push(("anonymous", format!("{before} to {after} KiB: {each:.0} B a connection")));
+            if let Some(each) = memory.rss_per_channel {
+                rows.push(("resident", format!("{each:.0} B a channel")));
+            }
         }
         rows
     }

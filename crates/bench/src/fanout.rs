@@ -32,6 +32,9 @@ pub(crate) struct Outcome {
     rate: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     under_way: Option<u32>,
+    /// After how many messages it was to end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    most: Option<u64>,
     /// From the first publish to the last receipt.
     seconds: f64,
     published: u64,
@@ -137,6 +140,7 @@ impl Outcome {
             payload_bytes: load.payload_bytes,
             rate: load.saturate.is_none().then_some(load.rate),
             under_way: load.saturate,
+            most: load.messages,
             seconds: took,
             published: phase.published,
             refused: 0,
