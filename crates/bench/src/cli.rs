@@ -114,6 +114,9 @@ pub(crate) struct Connect {
     /// For how long, such as 10s.
     #[arg(long, default_value = "5s")]
     pub(crate) hold: Span,
+    /// Ends when standard input is closed, if that is before.
+    #[arg(long)]
+    pub(crate) until_closed: bool,
     /// The server's process (repeatable: all together).
     #[arg(long)]
     pub(crate) pid: Vec<u32>,

@@ -1,14 +1,17 @@
 //! `connect`: many idle connections, and what each costs the server.
 
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
 use serde::Serialize;
 
 use crate::cli::Connect;
 use crate::clock::seconds;
-use crate::crowd::{Crowd, Losses, Opening, Plan, Turn};
+use crate::crowd::{Crowd, Losses, OTHERS, Opening, Plan, Turn};
 use crate::outcome::{Latency, Run, Table};
 use crate::process::Memory;
 use crate::target::Target;
@@ -72,7 +75,12 @@ pub(crate) fn run(arguments: &Connect) -> anyhow::Result<Outcome> {
     // For who waits for it, beside the report at the end.
     let count = arguments.connections;
     let _ = writeln!(std::io::stderr(), "tidewire-bench: {count} connections are open");
-    let held = hold(&mut crowd, arguments.hold.into())?;
+    if arguments.until_closed {
+        let input = rustix::stdio::stdin();
+        let token = Token(OTHERS);
+        crowd.registry().register(&mut SourceFd(&input.as_raw_fd()), token, Interest::READABLE)?;
+    }
+    let (began, held) = (Instant::now(), hold(&mut crowd, arguments.hold.into())?);
     let after = Memory::of(&arguments.pid)?;
     let Opening { times, took } = opening;
     Ok(Outcome {
@@ -82,7 +90,7 @@ pub(crate) fn run(arguments: &Connect) -> anyhow::Result<Outcome> {
         channels: arguments.own.map(|own| own * arguments.connections),
         held: crowd.alive(),
         losses: crowd.losses(),
-        hold_seconds: Duration::from(arguments.hold).as_secs(),
+        hold_seconds: began.elapsed().as_secs(),
         received: held.received,
         slowest_seconds: seconds(held.slowest),
         opening: Latency::of(&times),
@@ -113,10 +121,13 @@ struct Held {
     slowest: u64,
 }
 
-/// Keeps all connections open, answering heartbeats.
+/// Keeps all connections open, answering heartbeats, for so long or until standard input ends.
 fn hold(crowd: &mut Crowd, length: Duration) -> anyhow::Result<Held> {
     let (began, mut turn, mut held) = (Instant::now(), Turn::default(), Held::default());
-    while let Some(left) = length.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) {
+    // Nothing but standard input has a token that is no subscriber's.
+    while turn.others.is_empty()
+        && let Some(left) = length.checked_sub(began.elapsed()).filter(|left| !left.is_zero())
+    {
         crowd.turn(&mut turn, Some(left), |marker, now| {
             held.received += 1;
             held.slowest = held.slowest.max(now.saturating_sub(marker.sent));
