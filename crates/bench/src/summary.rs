@@ -19,8 +19,10 @@ type Columns = &'static [(&'static str, &'static str, usize, f64)];
 
 const CONNECT: Columns = &[
     ("connections", "connections", 0, 1.0),
+    ("channels", "channels of their own", 0, 1.0),
     ("rss_per_connection", "resident B each", 0, 1.0),
     ("anonymous_per_connection", "anonymous B each", 0, 1.0),
+    ("rss_per_channel", "B a channel", 0, 1.0),
     ("rss_after", "resident MiB in all", 1, 1_048_576.0),
     ("opening_seconds", "opened in s", 2, 1.0),
     ("p50_us", "subscribed p50 ms", 2, 1e3),
@@ -39,11 +41,23 @@ const FANOUT: Columns = &[
     ("client_busy", "generator %", 0, 0.01),
 ];
 
+/// Of runs that are about the server's memory.
+const COURSE: Columns = &[
+    ("published", "messages", 0, 1.0),
+    ("rss_before", "resident MiB before", 1, 1_048_576.0),
+    ("rss_half", "half-way", 1, 1_048_576.0),
+    ("rss_after", "after", 1, 1_048_576.0),
+    ("rss_peak", "at most", 1, 1_048_576.0),
+    ("stalled", "did not read", 0, 1.0),
+    ("let_go", "of them let go", 0, 1.0),
+];
+
 /// What is compared between labels.
 const COMPARED: Columns = &[
     ("server_cpu_us", "server CPU", 2, 1.0),
     ("p50_us", "p50", 2, 1.0),
     ("p99_us", "p99", 2, 1.0),
+    ("deliveries_per_second", "deliveries/s", 2, 1.0),
 ];
 
 /// Prints the summary of a file.
@@ -62,11 +76,15 @@ fn summarise(text: &str, against: &[(String, String)]) -> anyhow::Result<String>
         .collect::<Result<Vec<Line>, _>>()
         .context("a line is no JSON object")?;
     let mut out = String::new();
-    for (kinds, columns) in [(&["connect"][..], CONNECT), (&["fanout", "cross"][..], FANOUT)] {
+    for (kinds, columns) in
+        [(&["connect"][..], CONNECT), (&["fanout", "cross", "inbound"][..], FANOUT)]
+    {
         let of_kind = |line: &&Line| kinds.contains(&text_of(line, "kind"));
         let chosen: Vec<_> = lines.iter().filter(of_kind).collect();
         table(&mut out, &chosen, columns);
     }
+    let about_memory = |line: &&Line| line.contains_key("stalled") || line.contains_key("most");
+    table(&mut out, &lines.iter().filter(about_memory).collect::<Vec<_>>(), COURSE);
     if !against.is_empty() {
         comparison(&mut out, &lines, against);
     }
@@ -97,18 +115,15 @@ fn table(out: &mut String, lines: &[&Line], columns: Columns) {
 fn comparison(out: &mut String, lines: &[Line], against: &[(String, String)]) {
     header(out, &["run", "as a multiple of"], COMPARED);
     for (label, base) in against {
+        let cells: Vec<_> =
+            COMPARED.iter().map(|column| ratio(lines, label, base, column.0)).collect();
+        // What was not measured this time.
+        if cells.iter().all(Option::is_none) {
+            continue;
+        }
         out.push_str(&format!("| {label} | {base} |"));
-        for (field, _, decimals, _) in COMPARED {
-            let of = |label: &str, round: Option<&Value>| {
-                let same = |line: &&Line| label_of(line) == label && line.get("round") == round;
-                lines.iter().find(same).and_then(|line| number(line, field))
-            };
-            let ratio = |line: &Line| {
-                let round = line.get("round");
-                Some(number(line, field)? / of(base, round).filter(|base| *base > 0.0)?)
-            };
-            let runs = lines.iter().filter(|line| label_of(line) == label);
-            match median(runs.filter_map(ratio).collect()) {
+        for (cell, (_, _, decimals, _)) in cells.iter().zip(COMPARED) {
+            match cell {
                 Some(ratio) => out.push_str(&format!(" {ratio:.decimals$} |")),
                 None => out.push_str(" |"),
             }
@@ -116,6 +131,19 @@ fn comparison(out: &mut String, lines: &[Line], against: &[(String, String)]) {
         out.push('\n');
     }
     out.push('\n');
+}
+
+/// The median of the rounds' ratios.
+fn ratio(lines: &[Line], label: &str, base: &str, field: &str) -> Option<f64> {
+    let of = |label: &str, round: Option<&Value>| {
+        let same = |line: &&Line| label_of(line) == label && line.get("round") == round;
+        lines.iter().find(same).and_then(|line| number(line, field))
+    };
+    let runs = lines.iter().filter(|line| label_of(line) == label);
+    let ratios = runs.filter_map(|line| {
+        Some(number(line, field)? / of(base, line.get("round")).filter(|base| *base > 0.0)?)
+    });
+    median(ratios.collect())
 }
 
 fn header(out: &mut String, first: &[&str], columns: Columns) {
