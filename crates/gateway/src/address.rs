@@ -135,12 +135,7 @@ impl Addresses {
         let mut client = peer;
         let values: Vec<_> = headers.get_all(name).iter().collect();
         for value in values.into_iter().rev() {
-            let Ok(value) = value.to_str() else { return client };
-            for hop in value.rsplit(',') {
-                let hop = match self.limits.header {
-                    ForwardedHeader::XForwardedFor => Some(hop),
-                    ForwardedHeader::Forwarded => for_parameter(hop),
-                };
+            for hop in self.hops(value.as_bytes()) {
                 // An unreadable hop ends the chain at the last that could be read.
                 let Some(address) = hop.and_then(parse) else { return client };
                 client = address;
@@ -151,14 +146,58 @@ impl Addresses {
         }
         client
     }
+
+    /// The hops of a header's value, the last first. Each is read by itself: what stands before the
+    /// one that the proxy added is its client's, who must not be able to spoil it.
+    fn hops<'a>(&self, value: &'a [u8]) -> Box<dyn Iterator<Item = Option<&'a str>> + 'a> {
+        let text = |hop| std::str::from_utf8(hop).ok();
+        match self.limits.header {
+            ForwardedHeader::XForwardedFor => {
+                Box::new(value.rsplit(|byte| *byte == b',').map(text))
+            }
+            ForwardedHeader::Forwarded => {
+                Box::new(from_behind(value, b',').map(move |hop| for_parameter(text(hop)?)))
+            }
+        }
+    }
 }
 
 /// The `for` of one element (RFC 7239, section 4).
 fn for_parameter(element: &str) -> Option<&str> {
-    element.split(';').find_map(|pair| {
-        let (name, value) = pair.trim().split_once('=')?;
-        name.eq_ignore_ascii_case("for").then(|| value.trim_matches('"'))
+    // The first, should there be several.
+    from_behind(element.as_bytes(), b';')
+        .filter_map(|pair| {
+            let (name, value) = std::str::from_utf8(pair).ok()?.trim().split_once('=')?;
+            name.eq_ignore_ascii_case("for").then(|| value.trim_matches('"'))
+        })
+        .last()
+}
+
+/// The parts of a text, the last first. A separator within quotes parts nothing: a proxy may quote
+/// what its client chose, such as the host. Quotes are paired from the end, where the proxy wrote,
+/// so that one that its client left open hides nothing.
+fn from_behind(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let whole = rest?;
+        let at = last_unquoted(whole, separator);
+        rest = at.map(|at| &whole[..at]);
+        Some(at.map_or(whole, |at| &whole[at + 1..]))
     })
+}
+
+fn last_unquoted(text: &[u8], separator: u8) -> Option<usize> {
+    let is_escaped =
+        |at: usize| text[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
+    let mut quoted = false;
+    for (at, byte) in text.iter().enumerate().rev() {
+        if *byte == b'"' && !is_escaped(at) {
+            quoted = !quoted;
+        } else if *byte == separator && !quoted {
+            return Some(at);
+        }
+    }
+    None
 }
 
 /// An address, with or without a port or brackets.
@@ -242,6 +281,37 @@ mod tests {
         assert_eq!(of(&["nonsense"]), "10.0.0.1");
         assert_eq!(of(&["1.2.3.4, nonsense, 10.2.2.2"]), "10.2.2.2");
         assert_eq!(of(&[""]), "10.0.0.1");
+    }
+
+    /// A client that put a byte beyond ASCII into the header made the whole of it unreadable, also
+    /// what the proxy behind it had added: it counted nowhere, and no limit of addresses held.
+    #[test]
+    fn a_client_cannot_spoil_what_the_proxy_added() {
+        let client = |header, name: &'static str, value: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.append(name, http::HeaderValue::from_bytes(value).unwrap());
+            addresses(1, header).client(ip("10.0.0.1"), &headers).to_string()
+        };
+        for spoilt in [&b"\xff"[..], b"\"", b"6.6.6.6\\", b"\xc3", b"\"\xff;for=", b""] {
+            let [plain, element] =
+                [&b", 1.2.3.4"[..], b", for=1.2.3.4"].map(|own| [spoilt, own].concat());
+            let shown = spoilt.escape_ascii();
+            let of = ForwardedHeader::XForwardedFor;
+            assert_eq!(client(of, "x-forwarded-for", &plain), "1.2.3.4", "{shown}");
+            let of = ForwardedHeader::Forwarded;
+            assert_eq!(client(of, "forwarded", &element), "1.2.3.4", "{shown}");
+        }
+    }
+
+    /// A proxy quotes what its client chose, such as the host: commas and semicolons in there are
+    /// no more than that.
+    #[test]
+    fn what_a_proxy_quotes_is_no_address() {
+        let of = |value: &'static str| client(ForwardedHeader::Forwarded, "10.0.0.1", &[value]);
+        assert_eq!(of(r#"for=1.2.3.4;host="x, for=6.6.6.6""#), "1.2.3.4");
+        assert_eq!(of(r#"host="x;for=6.6.6.6";for=1.2.3.4"#), "1.2.3.4");
+        assert_eq!(of(r#"for=1.2.3.4;host="x\", for=6.6.6.6""#), "1.2.3.4");
+        assert_eq!(of(r#"for=9.9.9.9;host="x", for="1.2.3.4:80";host="y\\""#), "1.2.3.4");
     }
 
     #[test]
