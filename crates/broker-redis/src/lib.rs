@@ -14,6 +14,7 @@ mod publish;
 mod resp;
 mod server;
 mod settings;
+mod shares;
 mod status;
 mod stored;
 mod wire;
@@ -24,7 +25,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tidewire_broker::{
-    Broker, Confirmation, Events, Publisher, Query, ReadReceipt, Reading, Receipt, Vital,
+    Broker, ClaimReceipt, Claims, Confirmation, Events, Publisher, Query, ReadReceipt, Reading,
+    Receipt, Vital,
 };
 use tidewire_protocol::{Channel, Incarnation, Message};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +41,7 @@ use link::{Link, LinkTask};
 use names::Names;
 use publish::{Jobs, PublisherTask, Publishers};
 use settings::Target;
+use shares::Shares;
 use wire::{Answer, ConnectError, Wire};
 
 pub use settings::{AfterRestart, Settings, SettingsError};
@@ -63,6 +66,7 @@ pub(crate) struct Shared {
     publishers: Publishers,
     history: History,
     library: Arc<Library>,
+    shares: Shares,
     refusals: Arc<Refusals>,
     incarnation: Mutex<Option<Incarnation>>,
     /// The policy by which Redis may evict keys, as it was told last.
@@ -88,6 +92,7 @@ impl RedisBroker {
         let links = (0..settings.links).map(|_| Arc::new(Link::new())).collect();
         let incarnation = Mutex::default();
         let refusals = Arc::new(Refusals::new());
+        let shares = Shares::new(&library);
         let shared = Shared {
             target,
             settings,
@@ -96,6 +101,7 @@ impl RedisBroker {
             publishers,
             history,
             library,
+            shares,
             refusals,
             incarnation,
             evicting: Mutex::default(),
@@ -186,6 +192,13 @@ impl Broker for RedisBroker {
     fn read(&self, channel: &Channel, query: Query) -> ReadReceipt {
         let (shared, channel) = (self.shared.clone(), channel.clone());
         Box::pin(async move { Ok(shared.read(&channel, query).await?) })
+    }
+
+    fn claim(&self, claims: Claims) -> Option<ClaimReceipt> {
+        let shared = self.shared.clone();
+        Some(Box::pin(async move {
+            shared.shares.claim(&claims, &shared.control, &shared.library).await
+        }))
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -25,6 +25,7 @@ mod publish;
 mod rates;
 mod session;
 mod settings;
+mod sharing;
 mod takeover;
 mod users;
 
