@@ -29,6 +29,7 @@ use tidewire_broker::{
     Receipt, Vital,
 };
 use tidewire_protocol::{Channel, Incarnation, Message};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -150,6 +151,11 @@ impl Broker for RedisBroker {
             let keep = shared.library.keep(&shared.control);
             cancelled.run_until_cancelled(Vital::task("function library", keep)).await;
         });
+        let (shared, cancelled) = (self.shared.clone(), self.cancelled.clone());
+        self.tasks.spawn(async move {
+            let watch = Vital::task("look for eviction", shared.watch_for_eviction());
+            cancelled.run_until_cancelled(watch).await;
+        });
         let compare = Compare {
             control: self.shared.control.clone(),
             names: names.clone(),
@@ -252,12 +258,30 @@ impl Shared {
         Ok(())
     }
 
-    /// Warns, once, if Redis may throw away what is stored. `INFO` tells it, which nodes need anyway;
+    /// Looks whether Redis may throw away what is stored. `INFO` tells it, which nodes need anyway;
     /// `CONFIG` is often forbidden.
     async fn look_for_eviction(&self, wire: &mut Wire) -> Result<(), ConnectError> {
         let info: &[&[u8]] = &[b"INFO", b"memory"];
-        let Some(Answer::Text(memory)) = wire.ask(&[info]).await?.pop() else { return Ok(()) };
-        let policy = server::evicting(&memory).map(str::to_owned);
+        if let Some(Answer::Text(memory)) = wire.ask(&[info]).await?.pop() {
+            self.note_eviction(&memory);
+        }
+        Ok(())
+    }
+
+    /// Looks again for ever: the policy may be changed while everything runs.
+    async fn watch_for_eviction(&self) {
+        loop {
+            tokio::time::sleep(self.settings.compare_interval).await;
+            // That Redis is away is told by the links.
+            if let Ok(Ok(memory)) = timeout(self.control.patience(), self.control.memory()).await {
+                self.note_eviction(&memory);
+            }
+        }
+    }
+
+    /// Warns, once for each change, if Redis may throw away what is stored.
+    fn note_eviction(&self, memory: &str) {
+        let policy = server::evicting(memory).map(str::to_owned);
         metrics::gauge!("tidewire_broker_may_evict").set(if policy.is_some() { 1 } else { 0 });
         let before = std::mem::replace(&mut *self.evicting.lock(), policy.clone());
         if let Some(policy) = policy.filter(|policy| before.as_ref() != Some(policy)) {
@@ -267,7 +291,6 @@ impl Shared {
                 gaps, and retries that are stored twice; noeviction keeps the promises"
             );
         }
-        Ok(())
     }
 
     /// Reads a channel. What was lost with the data is made again, once.
