@@ -23,6 +23,7 @@ mod outgoing;
 mod pressure;
 mod publish;
 mod rates;
+mod refuse;
 mod session;
 mod settings;
 mod sharing;
