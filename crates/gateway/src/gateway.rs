@@ -19,7 +19,7 @@ use crate::auth::Auth;
 use crate::hooks::Hooks;
 use crate::jwks::Renewal;
 use crate::settings::Settings;
-use crate::{http, listen, pressure};
+use crate::{http, listen, pressure, sharing};
 
 /// How long after the drain time the last sessions may take.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
@@ -36,6 +36,7 @@ pub struct Gateway {
     sweeping: JoinHandle<()>,
     renewing: Option<JoinHandle<()>>,
     bounding: Option<JoinHandle<()>>,
+    sharing: JoinHandle<()>,
 }
 
 /// Why a gateway does not start.
@@ -103,6 +104,8 @@ impl Gateway {
             let keep = pressure::keep(app.clone(), lanes.handles().to_vec(), most);
             tokio::spawn(Vital::task("bound of outboxes", keep))
         });
+        let share = sharing::keep(app.clone(), lanes.handles().to_vec());
+        let sharing = tokio::spawn(Vital::task("count of users' streams", share));
         let router = http::router(&app, pages);
         let accept = listen::accept(listener, app.clone(), lanes.handles().to_vec(), router);
         let hub = lanes.hub().clone();
@@ -115,7 +118,7 @@ impl Gateway {
         };
         let accepting = tokio::spawn(Vital::task("listener", accept));
         let sweeping = tokio::spawn(Vital::task("hub's sweep", sweep));
-        Ok(Self { app, lanes, address, accepting, sweeping, renewing, bounding })
+        Ok(Self { app, lanes, address, accepting, sweeping, renewing, bounding, sharing })
     }
 
     /// Where it listens.
@@ -167,6 +170,7 @@ impl Gateway {
     pub async fn stop(self) {
         self.accepting.abort();
         self.sweeping.abort();
+        self.sharing.abort();
         for task in [&self.renewing, &self.bounding].into_iter().flatten() {
             task.abort();
         }

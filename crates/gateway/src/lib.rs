@@ -23,8 +23,10 @@ mod outgoing;
 mod pressure;
 mod publish;
 mod rates;
+mod refuse;
 mod session;
 mod settings;
+mod sharing;
 mod takeover;
 mod users;
 

@@ -97,6 +97,12 @@ impl Login {
         self.more.borrow_mut().get_or_insert_default().held.push(Arc::new(held));
     }
 
+    /// Whether its user has more streams than it may, so that this one must end.
+    pub(super) fn is_over(&self) -> bool {
+        let more = self.more.borrow();
+        more.iter().flat_map(|more| &more.held).any(|held| held.is_over())
+    }
+
     /// Whether its first frame must still say.
     pub(super) fn is_pending(&self) -> bool {
         self.is_pending.get()

@@ -125,6 +125,12 @@ impl tidewire_hub::Session for Session {
         }
     }
 
+    fn reconsider(&self) {
+        if self.login.is_over() {
+            self.finish(End::TOO_MANY);
+        }
+    }
+
     fn shutdown(&self, reconnect: Duration) {
         let millis = u64::try_from(reconnect.as_millis()).unwrap_or(u64::MAX);
         self.reply(&Reply::Shutdown { reconnect: millis });

@@ -85,8 +85,14 @@ fn serve_refuses_what_check_refuses() {
 #[test]
 fn the_page_can_be_printed() {
     let (code, out, _) = run(&["config-reference"]);
-    let written = include_str!("../../../../docs/configuration.md");
-    assert_eq!((code, out.as_str()), (Some(0), written));
+    assert_eq!(code, Some(0));
+    assert!(out.starts_with("<!-- Made by `tidewire config-reference`"), "{out}");
+    // With it, the test beside the structure is writing the page right now.
+    if std::env::var_os("UPDATE").is_none() {
+        // Read now: what was compiled in may be older than the page.
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+        assert_eq!(out, std::fs::read_to_string(page).unwrap());
+    }
 }
 
 #[test]
