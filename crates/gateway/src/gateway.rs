@@ -36,6 +36,7 @@ pub struct Gateway {
     sweeping: JoinHandle<()>,
     renewing: Option<JoinHandle<()>>,
     bounding: Option<JoinHandle<()>>,
+    watching: Option<JoinHandle<()>>,
 }
 
 /// Why a gateway does not start.
@@ -99,6 +100,9 @@ impl Gateway {
             let keep = pressure::keep(app.clone(), lanes.handles().to_vec(), most);
             tokio::spawn(Vital::task("bound of outboxes", keep))
         });
+        let watching = app.settings.tls.clone().map(|certificates| {
+            tokio::spawn(Vital::task("watch of certificates", certificates.watch()))
+        });
         let router = http::router(&app, pages);
         let accept = listen::accept(listener, app.clone(), lanes.handles().to_vec(), router);
         let hub = lanes.hub().clone();
@@ -111,7 +115,7 @@ impl Gateway {
         };
         let accepting = tokio::spawn(Vital::task("listener", accept));
         let sweeping = tokio::spawn(Vital::task("hub's sweep", sweep));
-        Ok(Self { app, lanes, address, accepting, sweeping, renewing, bounding })
+        Ok(Self { app, lanes, address, accepting, sweeping, renewing, bounding, watching })
     }
 
     /// Where it listens.
@@ -147,10 +151,24 @@ impl Gateway {
             // Who comes now finds another node, before it has sent anything.
             self.accepting.abort();
             self.app.requests.close();
-            let _ = tokio::time::timeout(LAST_ANSWERS, self.app.requests.wait()).await;
+            self.app.http2.close();
+            let last = async {
+                self.app.requests.wait().await;
+                // Each has been told, and said that it has heard.
+                self.app.http2.wait().await;
+            };
+            let _ = tokio::time::timeout(LAST_ANSWERS, last).await;
         };
         // Out of time, the rest is ended with the lanes.
         let _ = tokio::time::timeout(time + DRAIN_GRACE, done).await;
+    }
+
+    /// Reads the certificate again, if there is TLS. One that cannot be used is logged, and the old one
+    /// stays. Reads files.
+    pub fn reload_certificate(&self) {
+        if let Some(certificates) = &self.app.settings.tls {
+            certificates.reload();
+        }
     }
 
     /// How many sessions there are.
@@ -163,7 +181,7 @@ impl Gateway {
     pub async fn stop(self) {
         self.accepting.abort();
         self.sweeping.abort();
-        for task in [&self.renewing, &self.bounding].into_iter().flatten() {
+        for task in [&self.renewing, &self.bounding, &self.watching].into_iter().flatten() {
             task.abort();
         }
         self.app.broker.close().await;

@@ -26,6 +26,7 @@ mod rates;
 mod session;
 mod settings;
 mod takeover;
+mod tls;
 mod users;
 
 pub use address::{AddressLimits, AddressRate, ForwardedHeader};
@@ -34,3 +35,4 @@ pub use hooks::{HookSecret, HookSettings};
 pub use jwks::JwksSettings;
 pub use origin::Origins;
 pub use settings::Settings;
+pub use tls::{CertificateError, Certificates};

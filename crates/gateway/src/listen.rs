@@ -63,26 +63,34 @@ pub(crate) async fn accept(
         };
         if !app.may_shake_hands(peer) {
             app.metrics.refused(Refusal::Limit);
-            let _ = io::Write::write(&mut &socket, TOO_FAST);
+            refuse(&app, &socket, TOO_FAST);
             continue;
         }
         let Ok(address) = app.addresses.of_peer(peer) else {
             app.metrics.refused(Refusal::Limit);
             app.metrics.limited(Limit::ConnectionsPerAddress);
-            let _ = io::Write::write(&mut &socket, TOO_MANY);
+            refuse(&app, &socket, TOO_MANY);
             continue;
         };
         let Some(place) = app.place(address) else {
             app.metrics.refused(Refusal::Limit);
             app.metrics.limited(Limit::Connections);
-            // Best effort: a fresh socket's buffer takes it.
-            let _ = io::Write::write(&mut &socket, FULL);
+            refuse(&app, &socket, FULL);
             continue;
         };
         let turn = app.admission.turn().await;
         if let Some(lane) = next.next() {
             hand_to_lane(lane, (socket, peer), place, turn, &app, &router);
         }
+    }
+}
+
+/// Says why before the socket is closed. Over TLS that would take a handshake, which is what there is
+/// no room for: there it is closed without a word.
+fn refuse(app: &App, mut socket: &std::net::TcpStream, why: &[u8]) {
+    if app.settings.tls.is_none() {
+        // Best effort: a fresh socket's buffer takes it.
+        let _ = io::Write::write(&mut socket, why);
     }
 }
 
