@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tidewire_broker::Broker;
 use tidewire_hub::Hub;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::address::{AddressPlace, Addresses};
@@ -28,6 +29,10 @@ pub(crate) struct App {
     pub(crate) addresses: Arc<Addresses>,
     /// Requests that are being answered; a node that stops waits for them.
     pub(crate) requests: TaskTracker,
+    /// Connections that speak HTTP/2; a node that stops waits until they are told.
+    pub(crate) http2: TaskTracker,
+    /// Cancelled when the node begins to stop.
+    pub(crate) drained: CancellationToken,
     pub(crate) allowance: Allowance,
     draining: AtomicBool,
     connections: AtomicUsize,
@@ -65,6 +70,8 @@ impl App {
             broker,
             auth,
             requests: TaskTracker::new(),
+            http2: TaskTracker::new(),
+            drained: CancellationToken::new(),
             hooks,
             draining: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
@@ -86,7 +93,9 @@ impl App {
 
     /// Begins to stop; false if it had begun before.
     pub(crate) fn begin_drain(&self) -> bool {
-        !self.draining.swap(true, Ordering::Relaxed)
+        let first = !self.draining.swap(true, Ordering::Relaxed);
+        self.drained.cancel();
+        first
     }
 
     /// Milliseconds since the start, wrapping after 49 days.

@@ -33,10 +33,8 @@ pub struct Gateway {
     lanes: Lanes,
     address: SocketAddr,
     accepting: JoinHandle<()>,
-    sweeping: JoinHandle<()>,
-    renewing: Option<JoinHandle<()>>,
-    bounding: Option<JoinHandle<()>>,
-    sharing: JoinHandle<()>,
+    /// What else goes on until the end.
+    tasks: Vec<JoinHandle<()>>,
 }
 
 /// Why a gateway does not start.
@@ -106,6 +104,9 @@ impl Gateway {
         });
         let share = sharing::keep(app.clone(), lanes.handles().to_vec());
         let sharing = tokio::spawn(Vital::task("count of users' streams", share));
+        let watching = app.settings.tls.clone().map(|certificates| {
+            tokio::spawn(Vital::task("watch of certificates", certificates.watch()))
+        });
         let router = http::router(&app, pages);
         let accept = listen::accept(listener, app.clone(), lanes.handles().to_vec(), router);
         let hub = lanes.hub().clone();
@@ -118,7 +119,9 @@ impl Gateway {
         };
         let accepting = tokio::spawn(Vital::task("listener", accept));
         let sweeping = tokio::spawn(Vital::task("hub's sweep", sweep));
-        Ok(Self { app, lanes, address, accepting, sweeping, renewing, bounding, sharing })
+        let tasks = [Some(sweeping), Some(sharing), renewing, bounding, watching];
+        let tasks = tasks.into_iter().flatten().collect();
+        Ok(Self { app, lanes, address, accepting, tasks })
     }
 
     /// Where it listens.
@@ -154,10 +157,24 @@ impl Gateway {
             // Who comes now finds another node, before it has sent anything.
             self.accepting.abort();
             self.app.requests.close();
-            let _ = tokio::time::timeout(LAST_ANSWERS, self.app.requests.wait()).await;
+            self.app.http2.close();
+            let last = async {
+                self.app.requests.wait().await;
+                // Each has been told, and said that it has heard.
+                self.app.http2.wait().await;
+            };
+            let _ = tokio::time::timeout(LAST_ANSWERS, last).await;
         };
         // Out of time, the rest is ended with the lanes.
         let _ = tokio::time::timeout(time + DRAIN_GRACE, done).await;
+    }
+
+    /// Reads the certificate again, if there is TLS. One that cannot be used is logged, and the old one
+    /// stays. Reads files.
+    pub fn reload_certificate(&self) {
+        if let Some(certificates) = &self.app.settings.tls {
+            certificates.reload();
+        }
     }
 
     /// How many sessions there are.
@@ -169,9 +186,7 @@ impl Gateway {
     /// Ends everything now: the listener, all connections, the broker.
     pub async fn stop(self) {
         self.accepting.abort();
-        self.sweeping.abort();
-        self.sharing.abort();
-        for task in [&self.renewing, &self.bounding].into_iter().flatten() {
+        for task in &self.tasks {
             task.abort();
         }
         self.app.broker.close().await;

@@ -28,6 +28,7 @@ mod session;
 mod settings;
 mod sharing;
 mod takeover;
+mod tls;
 mod users;
 
 pub use address::{AddressLimits, AddressRate, ForwardedHeader};
@@ -36,3 +37,4 @@ pub use hooks::{HookSecret, HookSettings};
 pub use jwks::JwksSettings;
 pub use origin::Origins;
 pub use settings::Settings;
+pub use tls::{CertificateError, Certificates};

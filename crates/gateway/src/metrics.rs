@@ -88,16 +88,22 @@ pub(crate) enum Refusal {
     Draining,
     /// A foreign origin or host.
     Origin,
+    /// The handshake of TLS failed.
+    Tls,
+    /// The handshake of TLS did not end in time.
+    TlsTimeout,
 }
 
 impl Refusal {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::HeadTimeout,
         Self::Handshake,
         Self::Limit,
         Self::Accept,
         Self::Draining,
         Self::Origin,
+        Self::Tls,
+        Self::TlsTimeout,
     ];
 
     const fn as_str(self) -> &'static str {
@@ -108,6 +114,8 @@ impl Refusal {
             Self::Accept => "accept",
             Self::Draining => "draining",
             Self::Origin => "origin",
+            Self::Tls => "tls",
+            Self::TlsTimeout => "tls_timeout",
         }
     }
 }

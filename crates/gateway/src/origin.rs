@@ -25,6 +25,9 @@ pub struct Origins {
     /// The listener is on loopback and open: pages on this machine may call, other hosts' names
     /// may not be used.
     pub loopback: bool,
+    /// The listener speaks TLS: the gateway's own origin is an `https` one. Without it is not known,
+    /// because a proxy may speak TLS in front.
+    pub https: bool,
     /// The gateway is open because nothing was written down: who comes through a proxy is refused.
     pub direct_only: bool,
 }
@@ -46,7 +49,8 @@ impl Origins {
         let Some(origin) = origin else { return Ok(()) };
         let origin = origin.to_ascii_lowercase();
         let authority = authority(&origin);
-        let same = authority.is_some_and(|authority| same_authority(&origin, authority, host));
+        let same = authority.is_some_and(|authority| same_authority(&origin, authority, host))
+            && (!self.https || origin.starts_with("https:"));
         let local = self.loopback && authority.is_some_and(is_local);
         if same || local || self.allowed.contains(&origin) {
             return Ok(());
@@ -88,7 +92,7 @@ fn authority(origin: &str) -> Option<&str> {
 }
 
 /// Whether an origin's authority is this host. The scheme is not compared: behind a proxy the
-/// gateway does not know its own; the port that goes with it may be left out.
+/// gateway does not know its own (see [`Origins::https`]); the port that goes with it may be left out.
 fn same_authority(origin: &str, authority: &str, host: &str) -> bool {
     let default = if origin.starts_with("https:") { ":443" } else { ":80" };
     let bare = |text: &str| text.strip_suffix(default).unwrap_or(text).to_ascii_lowercase();
@@ -114,7 +118,8 @@ mod tests {
     use super::*;
 
     fn origins(loopback: bool) -> Origins {
-        Origins { allowed: vec!["https://app.example".into()], loopback, direct_only: loopback }
+        let allowed = vec!["https://app.example".into()];
+        Origins { allowed, loopback, direct_only: loopback, https: false }
     }
 
     #[test]
@@ -143,6 +148,15 @@ mod tests {
         ] {
             assert!(open.check(Some(origin), host).is_err(), "{origin:?} {host:?}");
         }
+    }
+
+    #[test]
+    fn over_tls_the_same_host_without_it_is_another_origin() {
+        let tls = Origins { https: true, ..origins(false) };
+        assert_eq!(tls.check(Some("https://gw.example"), Some("gw.example")), Ok(()));
+        assert!(tls.check(Some("http://gw.example"), Some("gw.example")).is_err());
+        assert!(tls.check(Some("http://gw.example:443"), Some("gw.example:443")).is_err());
+        assert_eq!(tls.check(Some("https://app.example"), Some("gw.example")), Ok(()));
     }
 
     #[test]

@@ -37,7 +37,12 @@ impl Refuser {
     }
 
     /// Answers and closes a socket; an event stream is told to come back instead. It does not wait.
+    /// Over TLS an answer would take a handshake, which is what there is no room for: there the socket is
+    /// closed without a word, after which an `EventSource` comes back by itself.
     pub(crate) fn refuse(&self, socket: std::net::TcpStream, answer: &'static [u8]) {
+        if self.app.settings.tls.is_some() {
+            return;
+        }
         let Ok(head) = self.heads.clone().try_acquire_owned() else {
             // Best effort: a fresh socket's buffer takes it.
             let _ = io::Write::write(&mut &socket, answer);

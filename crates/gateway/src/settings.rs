@@ -12,6 +12,7 @@ use crate::address::{AddressLimits, AddressRate};
 use crate::hooks::HookSettings;
 use crate::jwks::JwksSettings;
 use crate::origin::Origins;
+use crate::tls::Certificates;
 
 /// How connections are treated. The defaults are those of the protocol's bounds.
 #[derive(Debug, Clone)]
@@ -71,6 +72,8 @@ pub struct Settings {
     pub linger: Duration,
     /// Over which sessions are spread when the node stops.
     pub drain: Duration,
+    /// The listener speaks TLS with this. Absent: it does not.
+    pub tls: Option<Arc<Certificates>>,
     /// Which origins and hosts are served.
     pub origins: Origins,
     /// What a node holds in memory of a stored channel that somebody here is subscribed to.
@@ -120,6 +123,7 @@ impl Default for Settings {
             sse_heartbeat: Duration::from_secs(15),
             linger: Duration::from_secs(5),
             drain: Duration::from_secs(15),
+            tls: None,
             origins: Origins::default(),
             window: WindowLimits { messages: 1_000, bytes: 4 << 20 },
             window_bytes: 64 << 20,

@@ -15,9 +15,8 @@ use std::time::{Duration, Instant};
 use http::HeaderMap;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tidewire_hub::{Form, Start};
+use tidewire_hub::{Form, Socket, Start};
 use tidewire_protocol::{Channel, Code, StreamToken};
-use tokio::net::TcpStream;
 
 use crate::auth::Caller;
 
@@ -58,16 +57,16 @@ pub(crate) struct Shared {
 
 /// A socket that can be taken over.
 pub(crate) struct TakenIo {
-    io: TokioIo<TcpStream>,
+    io: TokioIo<Socket>,
     shared: Rc<Shared>,
 }
 
 impl TakenIo {
-    pub(crate) fn new(socket: TcpStream, shared: Rc<Shared>) -> Self {
+    pub(crate) fn new(socket: Socket, shared: Rc<Shared>) -> Self {
         Self { io: TokioIo::new(socket), shared }
     }
 
-    pub(crate) fn into_socket(self) -> TcpStream {
+    pub(crate) fn into_socket(self) -> Socket {
         self.io.into_inner()
     }
 }

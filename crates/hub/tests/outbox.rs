@@ -6,7 +6,7 @@ use std::future::poll_fn;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use tidewire_hub::{Failure, Form, Frames, Gap, Outbox, OutboxLimits, Sink};
+use tidewire_hub::{Failure, Form, Frames, Gap, Outbox, OutboxLimits, Sink, Socket};
 use tidewire_protocol::{Channel, Cursor, EntryId, Incarnation};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -26,7 +26,12 @@ async fn pair() -> (TcpStream, TcpStream) {
 }
 
 fn outbox(server: TcpStream, held: bool) -> Outbox {
-    Outbox::new(Sink::Socket(server), Form::WebSocket(Frames::default()), LIMITS, held)
+    Outbox::new(
+        Sink::Socket(Socket::Plain(server)),
+        Form::WebSocket(Frames::default()),
+        LIMITS,
+        held,
+    )
 }
 
 /// Sends until something waits.

@@ -222,6 +222,11 @@ impl Gateway {
         self.leash.signal(Signal::TERM);
     }
 
+    /// Tells it to read its certificate again (SIGHUP).
+    pub fn hang_up(&mut self) {
+        self.leash.signal(Signal::HUP);
+    }
+
     /// Stops the process (SIGSTOP), its connections stay open.
     pub fn pause(&mut self) {
         self.leash.signal(Signal::STOP);

@@ -7,6 +7,7 @@
 // This is test code that lives in a library.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+mod authority;
 mod gateway;
 pub mod http;
 mod leash;
@@ -14,14 +15,17 @@ mod ports;
 mod proxy;
 mod redis;
 pub mod sse;
+mod tunnel;
 pub mod websocket;
 
 use std::time::Duration;
 
+pub use authority::{Authority, Certificate};
 pub use gateway::{Gateway, GatewayBuilder};
 pub use ports::free_port;
 pub use proxy::{Direction, Proxy};
 pub use redis::{RedisServer, Reply};
+pub use tunnel::Tunnel;
 
 /// How long any step may take. Long enough for a busy machine; only a step that fails takes it.
 pub const PATIENCE: Duration = Duration::from_secs(20);

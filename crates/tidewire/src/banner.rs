@@ -13,10 +13,16 @@ pub(crate) enum Login {
     Elsewhere,
 }
 
-/// Where the node listens and three lines to try. `broker` is told as it is, so it must hold no
+/// Where the node listens and three lines to try; `scheme` is `http` or `https`. `broker` is told as it is, so it must hold no
 /// password. Ends with a line break.
-pub(crate) fn banner(listen: SocketAddr, admin: SocketAddr, broker: &str, login: Login) -> String {
-    let base = format!("http://{}", reachable(listen));
+pub(crate) fn banner(
+    scheme: &str,
+    listen: SocketAddr,
+    admin: SocketAddr,
+    broker: &str,
+    login: Login,
+) -> String {
+    let base = format!("{scheme}://{}", reachable(listen));
     let admin = reachable(admin);
     let version = env!("CARGO_PKG_VERSION");
     let header = match login {
@@ -34,7 +40,7 @@ pub(crate) fn banner(listen: SocketAddr, admin: SocketAddr, broker: &str, login:
         Login::Secret | Login::Elsewhere => String::new(),
     };
     format!(
-        "Tidewire {version} listens on http://{listen} \
+        "Tidewire {version} listens on {scheme}://{listen} \
          (admin: http://{admin}/metrics; broker: {broker})\n\
          \n\
          Try it, each in a shell of its own:\n\
@@ -67,6 +73,7 @@ mod tests {
     #[test]
     fn it_can_be_pasted_into_a_shell() {
         let text = banner(
+            "http",
             "0.0.0.0:8000".parse().unwrap(),
             "[::]:8001".parse().unwrap(),
             "embedded",
@@ -87,11 +94,11 @@ mod tests {
     #[test]
     fn it_shows_how_to_log_in() {
         let at = "127.0.0.1:8000".parse().unwrap();
-        let text = banner(at, at, "embedded", Login::Secret);
+        let text = banner("http", at, at, "embedded", Login::Secret);
         assert!(text.contains("TOKEN=$(tidewire token --sub me"), "{text}");
         assert!(text.contains("curl -N -H \"authorization: Bearer $TOKEN\" 'http"), "{text}");
         assert!(text.ends_with("open http://127.0.0.1:8000/ in a browser.\n"), "{text}");
-        let text = banner(at, at, "embedded", Login::Elsewhere);
+        let text = banner("http", at, at, "embedded", Login::Elsewhere);
         assert!(!text.contains("tidewire token") && text.contains("$TOKEN"), "{text}");
     }
 }

@@ -13,6 +13,7 @@ mod pages;
 mod serve;
 mod sse;
 mod telemetry;
+mod tls;
 
 use std::io::Write;
 use std::process::ExitCode;

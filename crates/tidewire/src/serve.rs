@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AfterRestart, Config, Endpoint};
-use crate::{admin, auth, banner, open_files, pages, telemetry};
+use crate::{admin, auth, banner, open_files, pages, telemetry, tls};
 
 /// How long requests to the admin listener may take at the end.
 const ADMIN_GRACE: Duration = Duration::from_secs(2);
@@ -29,7 +29,7 @@ const BACKLOG: u32 = 65_535;
 /// Runs a node with this configuration until it is told to stop.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     // Before anybody can connect: until then a signal ends the process without a word to clients.
-    let mut signals = Signals::listen()?;
+    let mut signals = Signals::listen(config.tls.is_on())?;
     telemetry::init_logs(&config.log)?;
     let metrics = telemetry::install_metrics()?;
     let files = open_files::raise();
@@ -60,7 +60,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         (false, false) => banner::Login::Secret,
         (false, true) => banner::Login::Elsewhere,
     };
-    let banner = banner::banner(at, admin_at, &broker, login);
+    let scheme = if config.tls.is_on() { "https" } else { "http" };
+    let banner = banner::banner(scheme, at, admin_at, &broker, login);
     let _ = std::io::stdout().write_all(banner.as_bytes());
 
     until_told_to_stop(&gateway, &mut signals, &drain).await;
@@ -76,28 +77,46 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Only where there is something to be read again; else SIGHUP ends the process, as it always does.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     /// From now on they end nothing by themselves; what comes before [`Signals::told`] is kept.
-    fn listen() -> std::io::Result<Self> {
+    fn listen(reloads: bool) -> std::io::Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
-        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+        let hangup = reloads.then(|| signal(SignalKind::hangup())).transpose()?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())?, hangup })
     }
 
-    async fn told(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+    /// Waits for the next one that says so. At SIGHUP the certificate is read again.
+    async fn told(&mut self, gateway: &Gateway) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                () = hung_up(&mut self.hangup) => gateway.reload_certificate(),
+            }
         }
     }
+}
+
+/// Waits for a SIGHUP; for ever where nobody listens.
+async fn hung_up(signal: &mut Option<Signal>) {
+    if let Some(signal) = signal {
+        // None: there will be no more, as the runtime is ending.
+        if signal.recv().await.is_some() {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Waits for the first SIGTERM, SIGINT or `POST /drain`, then until all sessions are gone or a second one comes.
 async fn until_told_to_stop(gateway: &Gateway, signals: &mut Signals, drain: &Notify) {
     let mut told = async || {
         tokio::select! {
-            by = signals.told() => by,
+            by = signals.told(gateway) => by,
             () = drain.notified() => "POST /drain",
         }
     };
@@ -143,12 +162,15 @@ fn settings(config: &Config, connections: usize) -> anyhow::Result<Settings> {
         allowed: config.auth.allowed_origins.iter().map(|one| one.as_str().to_owned()).collect(),
         // Who must log in is not let in by where a page is from.
         loopback: config.listen.is_loopback() && config.auth.is_open(),
+        https: config.tls.is_on(),
         direct_only: config.auth.is_open() && config.auth.mode.is_none(),
     };
     let (frames_per_second, bytes_per_second) = config.rates();
     let namespaces = Arc::new(config.namespace_rules());
     let decides = auth::build(config, &namespaces)?;
-    for warning in &decides.warnings {
+    let certificates = tls::build(config)?;
+    let warning = certificates.as_ref().and_then(|certificates| certificates.warning());
+    for warning in decides.warnings.iter().chain(&warning) {
         tracing::warn!("{warning}");
     }
     Ok(Settings {
@@ -181,6 +203,7 @@ fn settings(config: &Config, connections: usize) -> anyhow::Result<Settings> {
         sse_heartbeat: heartbeat.sse,
         linger: config.broker.linger,
         drain: config.drain.time,
+        tls: certificates,
         origins,
         namespaces,
         authenticator: decides.authenticator,

@@ -16,9 +16,8 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tidewire_hub::Form;
+use tidewire_hub::{Form, Socket};
 use tidewire_protocol::Code;
-use tokio::net::TcpStream;
 
 use super::body::Answer;
 use super::{Connection, MAX_HEAD_BYTES, WATCH, instead};
@@ -33,7 +32,11 @@ const MAX_HTTP2_STREAMS: u32 = 128;
 const GOAWAY: Duration = Duration::from_secs(5);
 
 impl Connection {
-    pub(super) async fn http2(self: Rc<Self>, socket: TcpStream, _place: Place) {
+    pub(super) async fn http2(self: Rc<Self>, socket: Socket, _place: Place) {
+        // A node that stops waits until its clients have been told.
+        let _told = self.app.http2.token();
+        let mut draining = pin!(self.app.drained.cancelled());
+        let mut is_told = false;
         let streams = Rc::new(Streams::default());
         let service = {
             let (this, streams) = (self.clone(), streams.clone());
@@ -51,8 +54,15 @@ impl Connection {
         );
         let mut idle_since = Instant::now();
         loop {
-            if tokio::time::timeout(WATCH, connection.as_mut()).await.is_ok() {
-                return;
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                // Streams go on; whoever wants another one finds another node (RFC 9113, section
+                // 6.8). Before its first request hyper would just hang up.
+                () = draining.as_mut(), if !is_told && streams.seen.get() => {
+                    is_told = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = tokio::time::sleep(WATCH) => {}
             }
             if streams.open.get() > 0 {
                 idle_since = Instant::now();

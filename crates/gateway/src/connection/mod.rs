@@ -1,12 +1,14 @@
 //! One connection on its lane: HTTP until a stream takes it over.
 
+mod arrive;
 mod body;
 mod http2;
 
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
-use std::net::{IpAddr, Shutdown};
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,8 +24,7 @@ use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use socket2::SockRef;
-use tidewire_hub::{Form, Lane, Sink, Transport};
+use tidewire_hub::{Form, Lane, Sink, Socket, Transport};
 use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 
@@ -32,13 +33,12 @@ use crate::app::{App, Place};
 use crate::metrics::Refusal;
 use crate::session::{Polled, Session, SessionBody};
 use crate::takeover::{Shared, TakenIo, Takeover, stream_head};
+use arrive::Arrived;
 use body::Answer;
 
 /// The most bytes of a request's head, and the most fields in it.
 const MAX_HEAD_BYTES: usize = 16 << 10;
 const MAX_HEAD_FIELDS: usize = 64;
-/// The longest pause between two looks at a socket's first bytes.
-const MAX_PAUSE: Duration = Duration::from_millis(250);
 /// How long a client may go on sending after its last answer.
 const SEE_OFF: Duration = Duration::from_secs(1);
 /// How often the time-outs of an HTTP connection are looked at.
@@ -53,27 +53,11 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Serves a socket until it closes or becomes a session's. It has its turn; when its client has
-    /// not spoken yet, it gives it back and takes another when it has.
+    /// Serves a socket until it closes or becomes a session's. It has its turn.
     pub(crate) async fn serve(self, socket: TcpStream, place: Place, turn: Turn) {
-        let mut turn = Some(turn);
-        let is_http2 = {
-            let mut first = pin!(first_bytes(&socket, self.app.settings.head_timeout));
-            poll_fn(|cx| {
-                let polled = first.as_mut().poll(cx);
-                if polled.is_pending() {
-                    turn = None;
-                }
-                polled
-            })
-            .await
-        };
-        let Some(is_http2) = is_http2 else {
-            return self.app.metrics.refused(Refusal::HeadTimeout);
-        };
-        let turn = match turn {
-            Some(turn) => turn,
-            None => self.app.admission.turn().await,
+        let Arrived { socket, is_http2, turn } = match self.arrive(socket, turn).await {
+            Ok(arrived) => arrived,
+            Err(refusal) => return self.app.metrics.refused(refusal),
         };
         // Boxed: hyper's state is large, and a task is as large as its largest state.
         if is_http2 {
@@ -84,7 +68,7 @@ impl Connection {
         }
     }
 
-    async fn http1(self: Rc<Self>, socket: TcpStream, place: Place, turn: Turn) {
+    async fn http1(self: Rc<Self>, socket: Socket, place: Place, turn: Turn) {
         let mut turn = Some(turn);
         let shared = Rc::new(Shared::default());
         shared.began.set(Some(Instant::now()));
@@ -162,7 +146,7 @@ impl Connection {
     }
 
     /// The socket becomes a session's, which goes on in a task of its own.
-    fn hand_over(&self, socket: TcpStream, read: &Bytes, taken: Taken, place: Place) {
+    fn hand_over(&self, socket: Socket, read: &Bytes, taken: Taken, place: Place) {
         // hyper's buffer is a block of 8 KiB; the few bytes of it are copied out.
         let early = read.to_vec();
         let Takeover { form, inflate, .. } = taken.takeover;
@@ -179,13 +163,13 @@ impl Connection {
     }
 
     /// A request did not come in time.
-    fn expire(&self, socket: &TcpStream, shared: &Shared) {
+    fn expire(&self, socket: &Socket, shared: &Shared) {
         if shared.began.get().is_some() && !shared.behind.get() {
             self.app.metrics.refused(Refusal::HeadTimeout);
             // Best effort: the client is told if its socket takes it at once.
-            let _ = socket.try_write(
+            let _ = socket.try_write(&[IoSlice::new(
                 b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
-            );
+            )]);
         }
     }
 
@@ -241,34 +225,10 @@ struct Taken {
     head: Option<HeaderMap>,
 }
 
-/// Whether a connection begins as HTTP/2 with prior knowledge (RFC 9113, section 3.3); `None` when
-/// nothing comes in time. No method of HTTP/1 begins like its preface.
-async fn first_bytes(socket: &TcpStream, time: Duration) -> Option<bool> {
-    const PREFACE: &[u8; 3] = b"PRI";
-    let peeked = tokio::time::timeout(time, async {
-        let mut first = [0; PREFACE.len()];
-        let mut pause = Duration::from_millis(5);
-        loop {
-            match socket.peek(&mut first).await {
-                Ok(0) | Err(_) => return Some(false),
-                Ok(n) if first[..n] != PREFACE[..n] => return Some(false),
-                Ok(n) if n == PREFACE.len() => return Some(true),
-                // One or two bytes of it: the rest is on its way, and peeking does not wait.
-                Ok(_) => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(MAX_PAUSE);
-                }
-            }
-        }
-    });
-    peeked.await.ok().flatten()
-}
-
 /// Lets a socket go without taking the last answer back: closing it with unread bytes would reset
 /// the connection. Our side is shut, and what comes is read away for a moment.
-async fn see_off(lane: &Lane, socket: &TcpStream) {
-    // It fails only when there is no connection any more.
-    let _ = SockRef::from(socket).shutdown(Shutdown::Write);
+async fn see_off(lane: &Lane, socket: &Socket) {
+    socket.shut_down();
     let _ = tokio::time::timeout(SEE_OFF, lane.read_away(socket)).await;
 }
 

@@ -1,11 +1,9 @@
 //! How a session ends, and how its socket is let go.
 
 use std::future::poll_fn;
-use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
 
-use socket2::SockRef;
 use tidewire_websocket::{self as codec, close_code};
 
 use super::Session;
@@ -104,8 +102,7 @@ impl Session {
         // Out of patience, the socket is closed all the same.
         let _ = tokio::time::timeout(PATIENCE, async {
             poll_fn(|cx| self.outbox.poll_drained(cx)).await;
-            // It fails only when there is no connection any more.
-            let _ = SockRef::from(socket).shutdown(Shutdown::Write);
+            socket.shut_down();
             if !end.answered {
                 self.lane.read_away(socket).await;
             }

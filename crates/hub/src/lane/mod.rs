@@ -18,13 +18,13 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use slab::Slab;
 use tidewire_protocol::{Channel, Code, Cursor};
-use tokio::net::TcpStream;
 
 use crate::hub::Hub;
 use crate::inbox::{ChannelKey, Inbox, Op, Ticket};
 use crate::lanes::SessionCount;
 use crate::members::{LaneChannel, Late, Member, Members};
 use crate::session::{Session, SessionSlot, Subscription};
+use crate::socket::Socket;
 use crate::stored::Start;
 use start::{LateStart, STARTS_PER_TURN};
 
@@ -141,7 +141,7 @@ impl Lane {
     }
 
     /// Reads and forgets what a client sends, until it closes its side.
-    pub async fn read_away(&self, socket: &TcpStream) {
+    pub async fn read_away(&self, socket: &Socket) {
         while poll_fn(|cx| socket.poll_read_ready(cx)).await.is_ok() {
             match socket.try_read(&mut self.scratch()) {
                 Ok(0) => return,

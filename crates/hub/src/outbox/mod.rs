@@ -12,8 +12,8 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use tidewire_protocol::Channel;
-use tokio::net::TcpStream;
 
+use crate::socket::Socket;
 use crate::window::Gap;
 use crate::wire::Form;
 use queue::{Chunk, Queue, Waiting, What};
@@ -48,7 +48,7 @@ pub enum Failure {
 #[derive(Debug)]
 pub enum Sink {
     /// The lane writes.
-    Socket(TcpStream),
+    Socket(Socket),
     /// [`Outbox::poll_next`] hands out.
     Fetched,
 }
@@ -110,7 +110,7 @@ impl Outbox {
     }
 
     /// The socket, where there is one.
-    pub const fn socket(&self) -> Option<&TcpStream> {
+    pub const fn socket(&self) -> Option<&Socket> {
         match &self.sink {
             Sink::Socket(socket) => Some(socket),
             Sink::Fetched => None,
@@ -185,6 +185,11 @@ impl Outbox {
         };
         if taken < bytes.len() {
             self.enqueue(bytes, taken, messages, kind);
+        } else if let Sink::Socket(socket @ Socket::Tls(_)) = &self.sink {
+            // What is encrypted may still be on its way.
+            if !socket.try_flush().unwrap_or(false) {
+                self.wake();
+            }
         }
     }
 
@@ -219,7 +224,8 @@ impl Outbox {
         loop {
             let mut waiting = self.queue.borrow_mut();
             let Some(queue) = waiting.some().filter(|queue| !queue.chunks.is_empty()) else {
-                return true;
+                drop(waiting);
+                return self.flush_socket(socket);
             };
             let empty: &[u8] = &[];
             let mut slices = [IoSlice::new(empty); MAX_SLICES];
@@ -239,6 +245,14 @@ impl Outbox {
             }
             waiting.rest();
         }
+    }
+
+    /// What the socket itself still holds back, as encrypted bytes do.
+    fn flush_socket(&self, socket: &Socket) -> bool {
+        socket.try_flush().unwrap_or_else(|error| {
+            self.fail(failure_of(&error));
+            true
+        })
     }
 
     /// Registers the session's task to be woken when it must act, and writes on when the socket
@@ -405,12 +419,8 @@ impl Outbox {
             || queue.len() > limits.messages.max(MIN_CHUNKS)
     }
 
-    fn write(&self, socket: &TcpStream, slices: &[IoSlice<'_>]) -> Result<usize, Failure> {
-        let result = match slices {
-            [one] => socket.try_write(one),
-            many => socket.try_write_vectored(many),
-        };
-        match result {
+    fn write(&self, socket: &Socket, slices: &[IoSlice<'_>]) -> Result<usize, Failure> {
+        match socket.try_write(slices) {
             Ok(taken) => {
                 self.written.set(self.written.get().wrapping_add(taken as u32));
                 Ok(taken)

@@ -3,14 +3,16 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
-use crate::auth;
 use crate::config::{self, Flags, Sources};
+use crate::{auth, tls};
 
 /// Reads the configuration as `serve` would and prints it.
 pub(crate) fn run(flags: Flags) -> anyhow::Result<()> {
     let loaded = config::load(&Sources::of_process(flags))?;
     let decides = auth::build(&loaded.config, &Arc::new(loaded.config.namespace_rules()))?;
-    for warning in decides.warnings {
+    let certificates = tls::build(&loaded.config)?;
+    let warning = certificates.and_then(|certificates| certificates.warning());
+    for warning in decides.warnings.into_iter().chain(warning) {
         // Nobody may be there to read it.
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }

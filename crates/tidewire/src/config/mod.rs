@@ -19,6 +19,7 @@ mod reference;
 mod rules;
 mod setting;
 mod source;
+mod tls;
 mod values;
 mod walk;
 

@@ -11,6 +11,7 @@ use super::auth::Auth;
 use super::credentials::EventName;
 use super::hooks::Hooks;
 use super::setting::{Many, Maybe, MaybeSize, Number, Size, Switch, Text, Time};
+use super::tls::Tls;
 use super::values::{AfterRestart, BrokerUrl, Endpoint, LogFormat, LogLevel, Network, Prefix};
 use super::walk::{Path, Visitor};
 
@@ -37,6 +38,7 @@ pub(crate) struct Config {
     pub(crate) revision: u32,
     /// Absent: one per core, see [`Config::lane_count`].
     pub(crate) lanes: Option<usize>,
+    pub(crate) tls: Tls,
     pub(crate) broker: Broker,
     pub(crate) auth: Auth,
     pub(crate) hooks: Hooks,
@@ -158,6 +160,7 @@ impl Default for Config {
             demo: false,
             revision: 1,
             lanes: None,
+            tls: Tls::default(),
             broker: Broker::default(),
             auth: Auth::default(),
             hooks: Hooks::default(),
@@ -322,6 +325,7 @@ impl Config {
         v.key("demo", "Adds `POST /crash` to the admin listener, which ends the process at once, as a fault would: no drain, no word to clients. For demonstrations and tests, where something starts it again.", &mut Switch(&mut self.demo));
         v.key("revision", "The number of this configuration. Raise it with each change that all nodes are to follow; where nodes share something, one with a higher number replaces what one with a lower number left.", &mut Number(&mut self.revision, 1..=u32::MAX));
         v.key("lanes", "How many threads serve connections; each connection lives on one of them. Not set: one per core.", &mut Number(&mut self.lanes, 1..=1024));
+        self.tls.walk(v);
         self.broker.walk(v);
         self.auth.walk(v);
         self.hooks.walk(v);

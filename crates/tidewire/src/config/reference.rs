@@ -18,7 +18,8 @@ key by key:
 3. environment variables: `TIDEWIRE_`, then the key in upper case, with `__` between table and
    key: `TIDEWIRE_BROKER__URL`. Lists are separated by commas. An empty variable counts as not
    set. Names of namespaces are lower-cased;
-4. the flags `--listen`, `--admin` and `--redis` (`broker.url`).
+4. the flags `--listen`, `--admin`, `--redis` (`broker.url`), `--tls-certificate` and `--tls-key`
+   (`tls.certificate_file`, `tls.key_file`).
 
 `tidewire check` reads all this exactly as `tidewire serve` does. It prints what is in force and
 where it came from, or else what is wrong, with the key and what is allowed, and exits with 1. A key

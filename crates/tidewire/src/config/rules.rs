@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use secrecy::ExposeSecret;
 use tidewire_protocol::{Hook, WhenSlow};
 
-use super::credentials::NamespaceName;
+use super::credentials::{NamespaceName, OneLine};
 use super::error::{ConfigError, Problem};
 use super::model::Config;
 use super::origin::Origin;
@@ -17,6 +17,7 @@ use super::walk::Path;
 pub(super) fn check(config: &Config, origins: &BTreeMap<Path, Origin>) -> Result<(), ConfigError> {
     let mut rules = Rules { origins, problems: Vec::new() };
     rules.exposure(config);
+    rules.tls(config);
     rules.hooks(config);
     rules.bounds(config);
     rules.namespaces(config);
@@ -71,6 +72,19 @@ impl Rules<'_> {
             admin.to_string(),
             "must be another address than listen",
         );
+    }
+
+    /// A certificate is of no use without its key.
+    fn tls(&mut self, config: &Config) {
+        let (certificate, key) = (&config.tls.certificate_file, &config.tls.key_file);
+        let given = |file: &Option<OneLine>| {
+            file.as_ref().map_or_else(String::new, |file| format!("{:?}", file.as_str()))
+        };
+        let text = "needs tls.key_file, the certificate's private key";
+        let alone = certificate.is_some() && key.is_none();
+        self.forbid(alone, "tls.certificate_file", given(certificate), text);
+        let text = "needs tls.certificate_file, the certificate that the key is for";
+        self.forbid(key.is_some() && certificate.is_none(), "tls.key_file", given(key), text);
     }
 
     /// Whoever reaches the application's hooks must not be able to ask in the gateway's name.

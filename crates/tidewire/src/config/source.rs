@@ -30,6 +30,12 @@ pub(crate) struct Flags {
     /// The Redis that joins the nodes, redis://host:port; else the broker is embedded
     #[arg(long, value_name = "URL")]
     pub(crate) redis: Option<String>,
+    /// The certificate with which clients are served over TLS, a PEM file; with --tls-key
+    #[arg(long, value_name = "PATH")]
+    pub(crate) tls_certificate: Option<String>,
+    /// The certificate's private key, a PEM file
+    #[arg(long, value_name = "PATH")]
+    pub(crate) tls_key: Option<String>,
 }
 
 /// Everything that a configuration is read from.
@@ -81,6 +87,8 @@ pub(super) fn gather(sources: &Sources) -> Result<Entries, ConfigError> {
         ("listen", "--listen", &sources.flags.listen),
         ("admin", "--admin", &sources.flags.admin),
         ("broker.url", "--redis", &sources.flags.redis),
+        ("tls.certificate_file", "--tls-certificate", &sources.flags.tls_certificate),
+        ("tls.key_file", "--tls-key", &sources.flags.tls_key),
     ];
     for (key, flag, value) in flags {
         if let Some(value) = value {

@@ -194,6 +194,11 @@ fn contradictions_are_told_with_both_sides() {
         ("hooks.rpc = \"http://app/rpc\"", "hooks.rpc = \"http://app/rpc\": needs hooks.secret"),
         ("hooks.secret = \"hunter2\"", "hooks.secret = …: must have at least 32 bytes"),
         ("[auth]\npersonal_namespace = \"default\"", "must be a namespace of its own"),
+        (
+            "[tls]\ncertificate_file = \"a.pem\"",
+            "tls.certificate_file = \"a.pem\": needs tls.key_file",
+        ),
+        ("tls.key_file = \"a.key\"", "tls.key_file = \"a.key\": needs tls.certificate_file"),
         ("admin = \"[::]:8001\"", "admin = [::]:8001: metrics and health are not for the public"),
         ("admin = \"127.0.0.1:8000\"", "must be another address than listen"),
         (

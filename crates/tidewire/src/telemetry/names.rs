@@ -28,6 +28,12 @@ const METRICS: &[(&str, Kind, Unit, &str)] = &[
         Unit::Count,
         "Connections that came to no session (reason)",
     ),
+    (
+        "tidewire_tls_reloads_total",
+        Counter,
+        Unit::Count,
+        "Times that the certificate's files were read again; after a failure the old ones stay (outcome)",
+    ),
     ("tidewire_subscriptions", Gauge, Unit::Count, "Subscriptions of all sessions"),
     ("tidewire_channels", Gauge, Unit::Count, "Channels that this node holds at the broker"),
     (

@@ -1,0 +1,100 @@
+//! A certificate authority of the test's own, made with the `openssl` command.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Issues certificates for `localhost` and `127.0.0.1`. Its files go with it.
+pub struct Authority {
+    folder: tempfile::TempDir,
+}
+
+/// The files of a certificate, as PEM.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    /// The certificate alone.
+    pub certificate: PathBuf,
+    /// Its private key (PKCS#8), for nobody else to read.
+    pub key: PathBuf,
+}
+
+impl Authority {
+    /// Makes one.
+    ///
+    /// # Panics
+    /// When there is no `openssl`.
+    #[must_use]
+    pub fn new() -> Self {
+        let this = Self { folder: tempfile::tempdir().expect("a temporary folder") };
+        let (certificate, key) = (this.certificate(), this.path("ca.key"));
+        openssl(
+            &["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+                .map(Path::new)
+                .into_iter()
+                .chain(["-nodes", "-days", "1", "-subj", "/CN=test authority"].map(Path::new))
+                .chain(["-keyout".as_ref(), &*key, "-out".as_ref(), &*certificate])
+                .collect::<Vec<_>>(),
+        );
+        this
+    }
+
+    /// Its own certificate, which clients are to trust.
+    #[must_use]
+    pub fn certificate(&self) -> PathBuf {
+        self.path("ca.pem")
+    }
+
+    /// Issues a certificate for this machine; `name` tells several apart, and is its common name.
+    ///
+    /// # Panics
+    /// When there is no `openssl`.
+    #[must_use]
+    pub fn issue(&self, name: &str) -> Certificate {
+        let certificate = self.path(&format!("{name}.pem"));
+        let key = self.path(&format!("{name}.key"));
+        let (ca, ca_key) = (self.certificate(), self.path("ca.key"));
+        let subject = format!("/CN={name}");
+        openssl(
+            &["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+                .map(Path::new)
+                .into_iter()
+                .chain(["-nodes", "-days", "1", "-subj", &subject].map(Path::new))
+                .chain(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"].map(Path::new))
+                .chain(["-addext", "basicConstraints=critical,CA:FALSE"].map(Path::new))
+                .chain(["-CA".as_ref(), &*ca, "-CAkey".as_ref(), &*ca_key])
+                .chain(["-keyout".as_ref(), &*key, "-out".as_ref(), &*certificate])
+                .collect::<Vec<_>>(),
+        );
+        Certificate { certificate, key }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Certificate {
+    /// Puts this certificate and its key in the place of another's, each file replaced in one step.
+    ///
+    /// # Panics
+    /// When the files cannot be written.
+    pub fn replace(&self, other: &Self) {
+        for (from, to) in [(&self.certificate, &other.certificate), (&self.key, &other.key)] {
+            let beside = to.with_extension("new");
+            std::fs::copy(from, &beside).expect("a copy");
+            std::fs::rename(&beside, to).expect("its place");
+        }
+    }
+}
+
+fn openssl(arguments: &[&Path]) {
+    let mut command = Command::new("openssl");
+    command.args(arguments).stdin(Stdio::null());
+    let output = command.output().expect("these tests need openssl on the PATH");
+    assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
+}
