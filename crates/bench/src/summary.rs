@@ -134,7 +134,7 @@ fn table(out: &mut String, lines: &[&Line], columns: Columns) {
 }
 
 fn comparison(out: &mut String, lines: &[Line], against: &[(String, String)]) {
-    header(out, &["run", "as a multiple of"], COMPARED);
+    let mut rows = String::new();
     for (label, base) in against {
         let cells: Vec<_> =
             COMPARED.iter().map(|column| ratio(lines, label, base, column.0)).collect();
@@ -142,16 +142,20 @@ fn comparison(out: &mut String, lines: &[Line], against: &[(String, String)]) {
         if cells.iter().all(Option::is_none) {
             continue;
         }
-        out.push_str(&format!("| {label} | {base} |"));
+        rows.push_str(&format!("| {label} | {base} |"));
         for (cell, (_, _, decimals, _)) in cells.iter().zip(COMPARED) {
             match cell {
-                Some(ratio) => out.push_str(&format!(" {ratio:.decimals$} |")),
-                None => out.push_str(" |"),
+                Some(ratio) => rows.push_str(&format!(" {ratio:.decimals$} |")),
+                None => rows.push_str(" |"),
             }
         }
+        rows.push('\n');
+    }
+    if !rows.is_empty() {
+        header(out, &["run", "as a multiple of"], COMPARED);
+        out.push_str(&rows);
         out.push('\n');
     }
-    out.push('\n');
 }
 
 /// The median of the rounds' ratios.
