@@ -176,12 +176,12 @@ class Rig:
         self.processes.append(process)
         return process
 
-    def node(self, redis=None, core=None):
-        """Starts a node; `wait` for it."""
+    def node(self, redis=None, core=None, wrapper=()):
+        """Starts a node, by way of another command if one is given; `wait` for it."""
         port, log = free_port(), self.folder / f"node-{len(self.processes)}.log"
         where = ["--redis", redis.url] if redis else []
         process = self.start(
-            [self.binary / "tidewire", "serve", "--config", self.folder / "tidewire.toml",
+            [*wrapper, self.binary / "tidewire", "serve", "--config", self.folder / "tidewire.toml",
              "--listen", f"127.0.0.1:{port}", "--admin", "127.0.0.1:0", *where], log, core)
         return Node(process, port, log)
 

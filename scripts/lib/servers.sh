@@ -1,5 +1,6 @@
 # Servers for measurements, and their ends. Sourced by scripts/bench and scripts/resume.
 # shellcheck shell=bash
+# shellcheck disable=SC2034
 #
 # Sets gateway and bench (the binaries), work (a folder that is removed), pids. Servers run on core 0,
 # what measures them on core 1.
@@ -42,7 +43,6 @@ start() {
   for _ in $(seq 100); do
     line=$(grep -m1 -oE '(listens|listening) on (http://)?[0-9.:]+' "$output" || true)
     if [[ -n $line ]]; then
-      # shellcheck disable=SC2034
       at=${line##*[/ ]}
       return
     fi

@@ -32,9 +32,10 @@ pub(crate) struct Outcome {
     rate: f64,
     /// From the first publish to the last answer.
     seconds: f64,
-    /// Publishes.
+    published: u64,
+    /// Answers: one for each.
     expected: u64,
-    /// Answers, refusals included.
+    /// Answers that came, refusals included.
     delivered: u64,
     /// Refusals.
     refused: u64,
@@ -111,6 +112,7 @@ pub(crate) fn run(arguments: &Inbound) -> anyhow::Result<Outcome> {
         payload_bytes: arguments.payload_bytes,
         rate,
         seconds: took,
+        published: phase.sent,
         expected: phase.sent,
         delivered: phase.answered,
         refused: stage.crowd.refused() - refused,

@@ -52,12 +52,35 @@ const COURSE: Columns = &[
     ("let_go", "of them let go", 0, 1.0),
 ];
 
+/// Of clients that come back: `redis` counts what Redis was asked meanwhile.
+const RESUME: Columns = &[
+    ("clients", "clients", 0, 1.0),
+    ("messages", "messages each", 0, 1.0),
+    ("cuts", "cuts", 0, 1.0),
+    ("repeated", "twice", 0, 1.0),
+    ("gaps", "gaps", 0, 1.0),
+    ("seconds", "all were back in s", 2, 1.0),
+    ("p50_us", "replay p50 ms", 1, 1e3),
+    ("p99_us", "p99 ms", 1, 1e3),
+    ("max_us", "max ms", 1, 1e3),
+    ("calm.p99_us", "who stayed, p99 ms before", 1, 1e3),
+    ("meanwhile.p99_us", "meanwhile", 1, 1e3),
+    ("redis.fcall_ro", "reads from Redis", 0, 1.0),
+];
+
 /// What is compared between labels.
 const COMPARED: Columns = &[
     ("server_cpu_us", "server CPU", 2, 1.0),
     ("p50_us", "p50", 2, 1.0),
     ("p99_us", "p99", 2, 1.0),
     ("deliveries_per_second", "deliveries/s", 2, 1.0),
+];
+
+/// Kinds of runs that share a table.
+const KINDS: &[(&[&str], Columns)] = &[
+    (&["connect"], CONNECT),
+    (&["fanout", "cross", "inbound"], FANOUT),
+    (&["avalanche", "jitter"], RESUME),
 ];
 
 /// Prints the summary of a file.
@@ -76,9 +99,7 @@ fn summarise(text: &str, against: &[(String, String)]) -> anyhow::Result<String>
         .collect::<Result<Vec<Line>, _>>()
         .context("a line is no JSON object")?;
     let mut out = String::new();
-    for (kinds, columns) in
-        [(&["connect"][..], CONNECT), (&["fanout", "cross", "inbound"][..], FANOUT)]
-    {
+    for (kinds, columns) in KINDS {
         let of_kind = |line: &&Line| kinds.contains(&text_of(line, "kind"));
         let chosen: Vec<_> = lines.iter().filter(of_kind).collect();
         table(&mut out, &chosen, columns);
@@ -113,7 +134,7 @@ fn table(out: &mut String, lines: &[&Line], columns: Columns) {
 }
 
 fn comparison(out: &mut String, lines: &[Line], against: &[(String, String)]) {
-    header(out, &["run", "as a multiple of"], COMPARED);
+    let mut rows = String::new();
     for (label, base) in against {
         let cells: Vec<_> =
             COMPARED.iter().map(|column| ratio(lines, label, base, column.0)).collect();
@@ -121,16 +142,20 @@ fn comparison(out: &mut String, lines: &[Line], against: &[(String, String)]) {
         if cells.iter().all(Option::is_none) {
             continue;
         }
-        out.push_str(&format!("| {label} | {base} |"));
+        rows.push_str(&format!("| {label} | {base} |"));
         for (cell, (_, _, decimals, _)) in cells.iter().zip(COMPARED) {
             match cell {
-                Some(ratio) => out.push_str(&format!(" {ratio:.decimals$} |")),
-                None => out.push_str(" |"),
+                Some(ratio) => rows.push_str(&format!(" {ratio:.decimals$} |")),
+                None => rows.push_str(" |"),
             }
         }
+        rows.push('\n');
+    }
+    if !rows.is_empty() {
+        header(out, &["run", "as a multiple of"], COMPARED);
+        out.push_str(&rows);
         out.push('\n');
     }
-    out.push('\n');
 }
 
 /// The median of the rounds' ratios.
@@ -186,8 +211,12 @@ fn text_of<'a>(line: &'a Line, field: &str) -> &'a str {
     line.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// A number; the field of an object in the line is `object.field`.
 fn number(line: &Line, field: &str) -> Option<f64> {
-    line.get(field)?.as_f64()
+    match field.split_once('.') {
+        Some((object, field)) => line.get(object)?.get(field)?.as_f64(),
+        None => line.get(field)?.as_f64(),
+    }
 }
 
 fn median(mut values: Vec<f64>) -> Option<f64> {
