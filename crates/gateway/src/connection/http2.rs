@@ -103,7 +103,7 @@ impl Connection {
     /// connections; all at once they would keep the messages of everybody on the lane waiting. So a
     /// few are in the lane's queue, and the others stand before it.
     async fn in_turn<T>(&self, work: impl Future<Output = T>) -> T {
-        let mut turn = Some(self.app.admission.turn().await);
+        let mut turn = Some(self.app.http2_requests.turn().await);
         // Behind who is there already.
         tokio::task::yield_now().await;
         let mut work = pin!(work);
