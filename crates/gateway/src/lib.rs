@@ -34,5 +34,5 @@ pub use address::{AddressLimits, AddressRate, ForwardedHeader};
 pub use gateway::{Gateway, StartError};
 pub use hooks::{HookSecret, HookSettings};
 pub use jwks::JwksSettings;
-pub use origin::Origins;
+pub use origin::{Origins, is_local};
 pub use settings::Settings;

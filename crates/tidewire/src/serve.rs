@@ -46,6 +46,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         Gateway::start(listen, broker(&config)?, pages::router(config.auth.is_open()), settings)?;
     let drain = Arc::new(Notify::new());
     let router = admin::router(metrics, Arc::new(gateway.readiness()), drain.clone(), config.demo);
+    let is_near = admin_at.ip().to_canonical().is_loopback();
+    let router = if is_near { admin::on_loopback(router) } else { router };
     let admin = tokio::spawn(admin::serve(admin, router, stop.clone()));
 
     let broker =

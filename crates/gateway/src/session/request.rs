@@ -119,7 +119,7 @@ impl Session {
             // Every frame is answered, also the one that this frame overtakes.
             State::Asked(asked) => self.overtaken(asked.as_ref()),
             State::Undecided => self.decided(),
-            State::Confirmed(..) | State::Active => {}
+            State::Own | State::Confirmed(..) | State::Active => {}
         }
         self.reply(&Reply::Ack { id, acked: Acked::default() });
     }
