@@ -17,7 +17,7 @@ use crate::metrics::Limit;
 use crate::publish::{Done, Publishing};
 
 impl Session {
-    /// Acts on one frame of the client, of so many bytes, or refuses it.
+    /// Acts on one frame of the client, of so many bytes that are not paid for yet, or refuses it.
     pub(super) fn handle(self: &Rc<Self>, frame: Result<ClientFrame, FrameError>, bytes: usize) {
         let id = match &frame {
             Ok(frame) => frame.id.as_ref(),
