@@ -10,7 +10,7 @@ use crate::config::{self, Flags, Sources};
 pub(crate) fn run(flags: Flags) -> anyhow::Result<()> {
     let loaded = config::load(&Sources::of_process(flags))?;
     let decides = auth::build(&loaded.config, &Arc::new(loaded.config.namespace_rules()))?;
-    for warning in decides.warnings {
+    for warning in loaded.file_warning().into_iter().chain(decides.warnings) {
         // Nobody may be there to read it.
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }

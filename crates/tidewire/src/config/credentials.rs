@@ -47,7 +47,8 @@ impl Setting for Secrets<'_> {
     }
 }
 
-const REDACTED: &str = "REDACTED";
+/// What stands in the place of a secret that is shown.
+pub(super) const REDACTED: &str = "REDACTED";
 
 /// A field of API keys.
 pub(super) struct ApiKeys<'a>(pub(super) &'a mut Vec<ApiKeySpec>);

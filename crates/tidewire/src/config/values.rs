@@ -150,7 +150,7 @@ impl Word for BrokerUrl {
         }
         let whole = SecretString::from(text.to_owned());
         if url.password().is_some() {
-            url.set_password(Some("REDACTED")).map_err(|()| FORM.to_owned())?;
+            url.set_password(Some(super::credentials::REDACTED)).map_err(|()| FORM.to_owned())?;
         }
         Ok(Self { whole, shown: url.to_string() })
     }
