@@ -232,6 +232,14 @@ async fn a_token_opens_what_it_grants_on_every_path() {
     }
     let message = ws.wait_for("the message", |frame| frame["type"] == "message").await;
     assert_eq!(message["from"]["user"], "alice");
+    // Over HTTP a user is who they are, too; a backend is nobody.
+    let answer = publish_as(&gateway, &alice, "room:42", json!({"payload": 2})).await;
+    assert_eq!(answer.status(), 200);
+    let message = ws.expect("message").await;
+    assert_eq!((&message["payload"], &message["from"]), (&json!(2), &json!({"user": "alice"})));
+    let shop = "the-key-of-the-shop";
+    assert_eq!(publish_as(&gateway, shop, "room:42", json!({"payload": 3})).await.status(), 200);
+    assert_eq!(ws.expect("message").await.get("from"), None);
 }
 
 /// Where everybody is let in, credentials still guard what is for operators and what is for one user.
