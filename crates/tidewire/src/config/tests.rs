@@ -290,7 +290,7 @@ fn variables_are_read_by_the_types_of_their_keys() {
         ("TIDEWIRE_NAMESPACES__A__B__HISTORY_SIZE", "0"),
         (
             "TIDEWIRE_AUTH__API_KEYS",
-            "shop=a-key, etl=sha256:\
+            "shop=the-key-of-the-shop, etl=sha256:\
             2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824",
         ),
         ("TIDEWIRE_AUTH__JWT__SECRET", "with, a comma"),
@@ -409,7 +409,9 @@ fn secrets_never_show() {
     let auth = load_from(keys, &[], Flags::default()).unwrap();
     let redacted = auth.to_toml();
     assert!(
-        redacted.contains("api_keys = [{ name = \"shop\", key = \"REDACTED\" }]"),
+        redacted.contains(
+            "api_keys = [{ name = \"shop\", key = \"REDACTED\", verbs = [\"publish\"] }]"
+        ),
         "{redacted}"
     );
     assert!(redacted.contains("secret = [\"REDACTED\", \"REDACTED\"]"), "{redacted}");

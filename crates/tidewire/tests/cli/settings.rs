@@ -184,7 +184,14 @@ fn check_reads_the_keys() {
     for (name, value, part) in [
         ("TIDEWIRE_AUTH__API_KEYS_FILE", &*broken, "is no TOML"),
         ("TIDEWIRE_AUTH__API_KEYS_FILE", "/nowhere", "auth.api_keys_file = \"/nowhere\""),
-        ("TIDEWIRE_AUTH__API_KEYS", "a=hunter2", "the key 'a' is too short"),
+        ("TIDEWIRE_AUTH__API_KEYS", "a=hunter2", "the key number 1 is too short"),
+        // A key with a comma.
+        (
+            "TIDEWIRE_AUTH__API_KEYS",
+            "a=0123456789abcdef,hunter2=x",
+            "the key number 2 is too short",
+        ),
+        ("TIDEWIRE_AUTH__API_KEYS", "hunter2=sha256:1", "the key number 1: a SHA-256 has"),
         (
             "TIDEWIRE_AUTH__API_KEYS",
             "a=hunter2hunter2hunter2,b=hunter2hunter2hunter2",
