@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::HeaderMap;
@@ -51,6 +52,8 @@ pub(crate) struct Addresses {
     limits: AddressLimits,
     /// Locked for a look-up.
     counts: Mutex<HashMap<IpAddr, usize>>,
+    /// A proxy that hides its clients was told of.
+    told_of_hidden: AtomicBool,
 }
 
 /// One of an address's connections; free again when this is dropped.
@@ -78,7 +81,7 @@ pub(crate) struct TooMany;
 
 impl Addresses {
     pub(crate) fn new(limits: AddressLimits) -> Arc<Self> {
-        Arc::new(Self { limits, counts: Mutex::default() })
+        Arc::new(Self { limits, counts: Mutex::default(), told_of_hidden: AtomicBool::new(false) })
     }
 
     /// A place for a connection of this peer; none where it is not counted here: there is no
@@ -96,7 +99,7 @@ impl Addresses {
         if !self.is_trusted(peer) {
             return Ok(None);
         }
-        match self.client(peer, headers) {
+        match self.counted_as(peer, headers) {
             // A proxy's own, or one that names nobody.
             client if self.is_trusted(client) => Ok(None),
             client => self.take(client),
@@ -105,7 +108,28 @@ impl Addresses {
 
     /// Where the client of a request is, as far as that can be believed.
     pub(crate) fn client_of(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        if self.is_trusted(peer) { self.client(peer, headers) } else { peer }
+        if self.is_trusted(peer) { self.client(peer, headers).address } else { peer }
+    }
+
+    /// What the client of a request is counted as: where it is, or, if its proxy does not say that in a way
+    /// that can be read, something that all such clients of that proxy share.
+    pub(crate) fn counted_as(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        if !self.is_trusted(peer) {
+            return peer;
+        }
+        match self.client(peer, headers) {
+            Client { address, is_hidden: true } => {
+                if !self.told_of_hidden.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        proxy = %address,
+                        "a trusted proxy does not say where its clients are, or not in a way that can be read: \
+                        they are counted as one address (limits.trusted_proxies, limits.forwarded_header)"
+                    );
+                }
+                behind(address)
+            }
+            Client { address, is_hidden: false } => address,
+        }
     }
 
     pub(crate) fn is_trusted(&self, address: IpAddr) -> bool {
@@ -127,7 +151,7 @@ impl Addresses {
 
     /// From the peer backwards through the proxies that are trusted: the first address that is
     /// none of them. What stands before it, its owner may have made up.
-    fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Client {
         let name = match self.limits.header {
             ForwardedHeader::XForwardedFor => "x-forwarded-for",
             ForwardedHeader::Forwarded => "forwarded",
@@ -137,14 +161,14 @@ impl Addresses {
         for value in values.into_iter().rev() {
             for hop in self.hops(value.as_bytes()) {
                 // An unreadable hop ends the chain at the last that could be read.
-                let Some(address) = hop.and_then(parse) else { return client };
+                let Some(address) = hop.and_then(parse) else { return Client::hidden_by(client) };
                 client = address;
                 if !self.is_trusted(address) {
-                    return client;
+                    return Client::at(client);
                 }
             }
         }
-        client
+        Client::at(client)
     }
 
     /// The hops of a header's value, the last first. Each is read by itself: what stands before the
@@ -160,6 +184,40 @@ impl Addresses {
             }
         }
     }
+}
+
+/// Where a request is from.
+#[derive(Debug, Clone, Copy)]
+struct Client {
+    address: IpAddr,
+    /// It is from somebody behind that address, who cannot be told.
+    is_hidden: bool,
+}
+
+impl Client {
+    const fn at(address: IpAddr) -> Self {
+        Self { address, is_hidden: false }
+    }
+
+    const fn hidden_by(proxy: IpAddr) -> Self {
+        Self { address: proxy, is_hidden: true }
+    }
+}
+
+/// An address that nobody has (in 100::/64, RFC 6666, as it would be with longer prefixes), for all behind
+/// one proxy: the /64 under which it is counted holds the proxy's IPv4 address, or a part of its IPv6 one.
+fn behind(proxy: IpAddr) -> IpAddr {
+    let (high, low) = match proxy.to_canonical() {
+        IpAddr::V4(ip) => {
+            let [a, b, c, d] = ip.octets();
+            (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
+        }
+        IpAddr::V6(ip) => {
+            let [_, a, b, c, ..] = ip.segments();
+            (a ^ b, c)
+        }
+    };
+    IpAddr::V6(Ipv6Addr::new(0x100, 0, high, low, 0, 0, 0, 0))
 }
 
 /// The `for` of one element (RFC 7239, section 4).
@@ -264,7 +322,7 @@ mod tests {
         for value in values {
             headers.append(name, http::HeaderValue::from_static(value));
         }
-        addresses(1, header).client(ip(peer), &headers).to_string()
+        addresses(1, header).client(ip(peer), &headers).address.to_string()
     }
 
     #[test]
@@ -354,6 +412,40 @@ mod tests {
         assert!(all.of_stream(ip("10.0.0.1"), &headers("5.6.7.8")).unwrap().is_some());
         // Of nobody else the header is believed: neither to hide nor to harm another.
         assert!(all.of_stream(ip("6.6.6.6"), &headers("1.2.3.4")).unwrap().is_none());
+    }
+
+    #[test]
+    fn clients_whose_proxy_hides_them_are_counted_as_one() {
+        for header in [ForwardedHeader::XForwardedFor, ForwardedHeader::Forwarded] {
+            let all = Addresses::new(AddressLimits {
+                // As by default: what is near is not counted, and these are not near.
+                public_only: true,
+                ..addresses(1, header).limits.clone()
+            });
+            let take = |proxy: &str, value: &'static [u8]| {
+                let mut headers = HeaderMap::new();
+                for name in ["x-forwarded-for", "forwarded"] {
+                    headers.insert(name, http::HeaderValue::from_bytes(value).unwrap());
+                }
+                all.of_stream(ip(proxy), &headers)
+            };
+            let one = take("10.0.0.1", b"unknown").unwrap();
+            assert!(one.is_some());
+            for hidden in [&b"for=unknown"[..], b"for=_hidden", b"1.2.3.4,", b"01.2.3.4", b"\xff"] {
+                assert!(take("10.0.0.1", hidden).is_err(), "{hidden:?}");
+            }
+            // Others are others, and who sends no header is the proxy itself.
+            assert!(take("10.0.0.2", b"unknown").unwrap().is_some());
+            assert!(take("::1", b"unknown").unwrap().is_some());
+            assert!(all.of_stream(ip("10.0.0.1"), &HeaderMap::new()).unwrap().is_none());
+            // The application is told what is known.
+            let headers = HeaderMap::from_iter(
+                [("forwarded", "for=_x"), ("x-forwarded-for", "x")].map(|(name, value)| {
+                    (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap())
+                }),
+            );
+            assert_eq!(all.client_of(ip("10.0.0.1"), &headers), ip("10.0.0.1"));
+        }
     }
 
     #[test]

@@ -35,6 +35,6 @@ pub use address::{AddressLimits, AddressRate, ForwardedHeader};
 pub use gateway::{Gateway, StartError};
 pub use hooks::{HookSecret, HookSettings};
 pub use jwks::JwksSettings;
-pub use origin::Origins;
+pub use origin::{Origins, is_local};
 pub use settings::Settings;
 pub use tls::{CertificateError, Certificates};

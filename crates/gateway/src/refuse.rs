@@ -80,16 +80,17 @@ fn come_back(app: &App, head: &str) -> Option<Vec<u8>> {
         return None;
     }
     let fields = lines.filter_map(|line| line.split_once(':'));
-    let (mut origin, mut host) = (None, None);
+    let (mut origin, mut host, mut by_https) = (None, None, false);
     for (name, value) in fields {
         let value = Some(value.trim());
         match name.to_ascii_lowercase().as_str() {
             "origin" => origin = value,
             "host" => host = value,
+            "x-forwarded-proto" => by_https |= value != Some("http"),
             _ => {}
         }
     }
-    app.settings.origins.check(origin, host).ok()?;
+    app.settings.origins.check(origin, host, by_https).ok()?;
     let cors = origin.map(|origin| {
         format!(
             "access-control-allow-origin: {origin}\r\naccess-control-allow-credentials: true\r\n"

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 
-use futures_util::SinkExt as _;
+use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
 use tidewire_testkit::sse::EventStream;
 use tidewire_testkit::websocket::tungstenite::protocol::frame::Frame;
@@ -216,6 +216,34 @@ async fn bytes_are_counted_as_frames_are() {
         assert_eq!(ws.ask(&publish(3)).await["code"], "too_fast");
         assert_eq!(limited(&gateway, "bytes_per_second").await, Some(refused));
     }
+}
+
+/// What has come of a message is paid for when it comes, not when the message ends.
+#[tokio::test]
+async fn bytes_of_a_message_that_does_not_end_are_counted() {
+    let gateway = gateway("frame_bytes = \"1KiB\"\nbytes_per_second = \"1KiB\"").await;
+    let mut ws = WebSocket::connect(gateway.addr(), "/v1/ws").await;
+    ws.expect("welcome").await;
+    let publish = json!({"type": "publish", "id": 1, "channel": "a", "payload": "x".repeat(900)});
+    assert_eq!(ws.ask(&publish).await["type"], "ack");
+    let whole = publish.to_string();
+    // There is room for these eight, but for what has come of the message.
+    let part = Frame::message(whole[..900].to_owned(), OpCode::Data(Data::Text), false);
+    let socket = ws.stream();
+    socket.send(tungstenite::Message::Frame(part)).await.unwrap();
+    socket.send(tungstenite::Message::Ping(Vec::new().into())).await.unwrap();
+    // Its pong: the part has been read.
+    while !matches!(socket.next().await, Some(Ok(tungstenite::Message::Pong(_)))) {}
+    for _ in 0..8 {
+        socket.feed(tungstenite::Message::Ping(vec![0; 125].into())).await.unwrap();
+    }
+    socket.flush().await.unwrap();
+    soon("most of them are too much", async {
+        while limited(&gateway, "bytes_per_second").await.unwrap_or(0.0) < 4.0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

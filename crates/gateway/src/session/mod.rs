@@ -93,6 +93,8 @@ enum State {
     Confirmed(Box<Confirmed>),
     /// Asked for by this frame.
     Asked(Option<FrameId>),
+    /// The user's own, who logged in after the welcome.
+    Own,
     /// Messages flow.
     Active,
 }
