@@ -96,7 +96,7 @@ impl Compare {
         for (channel, _) in batch {
             get.arg(self.names.last_id(channel.as_str()));
         }
-        Ok(get.query_async(&mut self.control.get().await?).await?)
+        Ok(get.query_async(&mut *self.control.get().await?).await?)
     }
 }
 

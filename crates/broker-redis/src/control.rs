@@ -2,12 +2,12 @@
 //!
 //! They go over a small pool. A question that fails says nothing about a link.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_redis::{Connection, Manager, Pool, PoolConfig, Runtime, Timeouts};
-use redis::AsyncConnectionConfig;
 use thiserror::Error;
 
+use crate::pool::{Connection, Pool, pool};
 use crate::server::{self, Server};
 use crate::settings::{Settings, Target};
 use crate::wire::reason;
@@ -37,9 +37,9 @@ pub(crate) struct Look {
 
 impl Control {
     /// Connects to nothing yet.
-    pub(crate) fn new(target: &Target, settings: &Settings) -> Result<Self, ControlError> {
+    pub(crate) fn new(target: &Target, settings: &Arc<Settings>) -> Self {
         let patience = settings.echo_timeout;
-        Ok(Self { pool: pool(target, settings, MAX_CONNECTIONS, patience)?, patience })
+        Self { pool: pool(target, settings, MAX_CONNECTIONS, patience), patience }
     }
 
     /// By then a question has been answered.
@@ -64,7 +64,7 @@ impl Control {
             .arg("LIST")
             .arg("ID")
             .arg(client_id)
-            .query_async(&mut connection)
+            .query_async(&mut *connection)
             .await?;
         let subscriptions = server::subscriptions(&client);
         Ok(Look { server: Server::read(&server, &replication), subscriptions })
@@ -79,29 +79,6 @@ impl Control {
     pub(crate) fn close(&self) {
         self.pool.close();
     }
-}
-
-/// A pool of so many connections whose every step takes at most so long. It connects when it is used.
-pub(crate) fn pool(
-    target: &Target,
-    settings: &Settings,
-    max_size: usize,
-    patience: Duration,
-) -> Result<Pool, ControlError> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(settings.connect_timeout))
-        .set_response_timeout(Some(patience));
-    let manager = Manager::new_with_config(target.info.clone(), config)?;
-    let time = Some(patience);
-    Pool::builder(manager)
-        .config(PoolConfig {
-            max_size,
-            timeouts: Timeouts { wait: time, create: time, recycle: time },
-            ..PoolConfig::default()
-        })
-        .runtime(Runtime::Tokio1)
-        .build()
-        .map_err(|error| ControlError(error.to_string()))
 }
 
 impl From<redis::RedisError> for ControlError {

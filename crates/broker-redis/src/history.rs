@@ -1,19 +1,19 @@
 //! Reading what stored channels keep, over a pool of its own: a long read delays no question about a
 //! link, and publishes neither.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use deadpool_redis::Pool;
 use redis::{RedisError, Value};
 use thiserror::Error;
 use tidewire_broker::{Query, ReadError, Reading};
 use tidewire_protocol::{Channel, EntryId, EnvelopeError, Incarnation};
 use tokio::time::timeout;
 
-use crate::control::{self, ControlError};
 use crate::delivery::{Kind, Refusals};
 use crate::names::Names;
+use crate::pool::{Pool, pool};
 use crate::settings::{Settings, Target};
 use crate::stored;
 use crate::wire::reason;
@@ -64,15 +64,11 @@ impl From<HistoryError> for ReadError {
 
 impl History {
     /// Connects to nothing yet.
-    pub(crate) fn new(
-        target: &Target,
-        settings: &Settings,
-        names: Names,
-    ) -> Result<Self, ControlError> {
+    pub(crate) fn new(target: &Target, settings: &Arc<Settings>, names: Names) -> Self {
         let patience = settings.publish_timeout;
-        let pool = control::pool(target, settings, MAX_CONNECTIONS, patience)?;
+        let pool = pool(target, settings, MAX_CONNECTIONS, patience);
         let function = format!("{}_read", names.library());
-        Ok(Self { pool, function, names, patience })
+        Self { pool, function, names, patience }
     }
 
     /// Reads a channel, in one step.
@@ -99,7 +95,7 @@ impl History {
             .arg(bound(query.before))
             .arg(query.limit.max(1))
             .arg(u8::from(query.newest))
-            .query_async(&mut connection)
+            .query_async(&mut *connection)
             .await?;
         Ok(answer)
     }
@@ -111,7 +107,7 @@ impl History {
                 self.pool.get().await.map_err(|error| HistoryError::Pool(error.to_string()))?;
             let mut set = redis::cmd("SET");
             set.arg(self.names.epoch()).arg(fresh).arg("NX");
-            Ok(set.exec_async(&mut connection).await?)
+            Ok(set.exec_async(&mut *connection).await?)
         };
         timeout(self.patience, begin).await.map_err(|_| HistoryError::Timeout(self.patience))?
     }

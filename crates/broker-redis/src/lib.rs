@@ -10,6 +10,7 @@ mod history;
 mod library;
 mod link;
 mod names;
+mod pool;
 mod publish;
 mod resp;
 mod server;
@@ -17,6 +18,8 @@ mod settings;
 mod shares;
 mod status;
 mod stored;
+mod stream;
+mod tls;
 mod wire;
 
 use std::hash::{BuildHasher, RandomState};
@@ -84,10 +87,9 @@ impl RedisBroker {
         let target = Target::new(&settings)?;
         let settings = Arc::new(settings);
         let names = Names::new(&settings.prefix);
-        // The pools connect when they are used; they have nothing else to refuse than the URL.
-        let control = Control::new(&target, &settings).map_err(|_| SettingsError::Url)?;
-        let history =
-            History::new(&target, &settings, names.clone()).map_err(|_| SettingsError::Url)?;
+        // The pools connect when they are used.
+        let control = Control::new(&target, &settings);
+        let history = History::new(&target, &settings, names.clone());
         let library = Arc::new(Library::new(&settings, names.clone()));
         let (publishers, jobs) = Publishers::new(&settings, names.clone(), &library);
         let links = (0..settings.links).map(|_| Arc::new(Link::new())).collect();

@@ -162,8 +162,8 @@ impl Library {
             control.get().await.map_err(|error| LibraryError::Pool(error.to_string()))?;
         for _ in 0..ATTEMPTS {
             let watch = redis::cmd("WATCH").arg(self.names.library_lock()).to_owned();
-            watch.exec_async(&mut connection).await?;
-            match self.about(&mut connection).await? {
+            watch.exec_async(&mut *connection).await?;
+            match self.about(&mut *connection).await? {
                 Some(about) if about.version >= self.version => return Ok(about),
                 _ => {}
             }
@@ -178,7 +178,7 @@ impl Library {
                 .arg("LOAD")
                 .arg("REPLACE")
                 .arg(&self.source)
-                .query_async(&mut connection)
+                .query_async(&mut *connection)
                 .await?;
             if loaded.is_some() {
                 tracing::info!(library = self.name, "the function library was loaded into Redis");

@@ -1,20 +1,29 @@
 //! What the broker can be told, and what is refused at once.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::io::tcp::TcpSettings;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 use secrecy::{ExposeSecret, SecretString};
 use socket2::TcpKeepalive;
 use thiserror::Error;
 use tidewire_protocol::Namespaces;
 
+use crate::tls::Tls;
+
 /// What the broker can be told. [`Settings::new`] has the defaults.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// `redis://[user:password@]host[:port][/0]`.
+    /// `redis://[user:password@]host[:port][/0]`, or `rediss://` for TLS.
     pub url: SecretString,
+    /// With TLS: a PEM file with those who may have signed the server's certificate. Absent: whom the
+    /// system trusts.
+    pub ca_file: Option<PathBuf>,
+    /// With TLS: what to show of oneself (PEM), with its key.
+    pub certificate_file: Option<PathBuf>,
+    /// Its private key (PEM).
+    pub key_file: Option<PathBuf>,
     /// What all names in Redis begin with: `[a-z0-9_-]{1,32}`. `tidewire`.
     pub prefix: String,
     /// How many Pub/Sub connections, at least 1; channels are spread over them. 2.
@@ -59,11 +68,22 @@ pub enum AfterRestart {
 }
 
 impl Settings {
+    /// Whether they can work, as far as can be told without connecting; reads the files.
+    ///
+    /// # Errors
+    /// Says what cannot.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        Target::new(self).map(drop)
+    }
+
     /// The defaults, for this Redis.
     #[must_use]
     pub fn new(url: impl Into<SecretString>) -> Self {
         Self {
             url: url.into(),
+            ca_file: None,
+            certificate_file: None,
+            key_file: None,
             prefix: "tidewire".into(),
             links: 2,
             publishers: 2,
@@ -90,17 +110,20 @@ impl Settings {
 }
 
 /// Settings that cannot work. None of its texts holds a secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SettingsError {
     /// Not of the form.
     #[error(
-        "the URL must be redis://[user:password@]host[:port], special characters of the \
+        "the URL must be redis://[user:password@]host[:port], or rediss:// for TLS, special characters of the \
         password percent-encoded"
     )]
     Url,
-    /// `rediss://` or a socket file.
-    #[error("only redis:// over TCP is available")]
+    /// A socket file.
+    #[error("only redis:// and rediss:// over TCP are available")]
     Transport,
+    /// A file for TLS cannot be used.
+    #[error("TLS to Redis: {0}")]
+    Tls(String),
     /// Pub/Sub knows no databases, so that two deployments would hear each other.
     #[error(
         "only database 0 can be used, because Redis's Pub/Sub knows no databases; tell \
@@ -126,7 +149,9 @@ pub enum SettingsError {
 pub(crate) struct Target {
     pub(crate) host: String,
     pub(crate) port: u16,
-    /// For [`crate::control`]; has user and password, too.
+    /// How to speak TLS with it, if it is to be.
+    pub(crate) tls: Option<Tls>,
+    /// For [`crate::pool`]: has user and password.
     pub(crate) info: ConnectionInfo,
 }
 
@@ -157,8 +182,16 @@ impl Target {
         if settings.wait_replicas > 0 && (wait < Duration::from_millis(250) || wait > most) {
             return Err(SettingsError::Wait);
         }
-        // The crate's own error could quote the URL.
-        let info = settings.url.expose_secret().into_connection_info();
+        // The crate's own error could quote the URL; its TLS is not ours, and its `#insecure` is none.
+        let url = settings.url.expose_secret();
+        let (url, secure) = match url.strip_prefix("rediss://") {
+            Some(rest) => (SecretString::from(format!("redis://{rest}")), true),
+            None => (SecretString::from(url), false),
+        };
+        if url.expose_secret().contains('#') {
+            return Err(SettingsError::Url);
+        }
+        let info = url.expose_secret().into_connection_info();
         let info = info.map_err(|_| SettingsError::Url)?;
         let ConnectionAddr::Tcp(host, port) = info.addr() else {
             return Err(SettingsError::Transport);
@@ -167,8 +200,8 @@ impl Target {
             return Err(SettingsError::Database);
         }
         let (host, port) = (host.clone(), *port);
-        let info = info.set_tcp_settings(tcp_settings(settings));
-        Ok(Self { host, port, info })
+        let tls = secure.then(|| Tls::new(settings, &host)).transpose()?;
+        Ok(Self { host, port, tls, info })
     }
 
     pub(crate) fn user(&self) -> Option<&str> {
@@ -193,15 +226,6 @@ pub(crate) fn keepalive() -> TcpKeepalive {
         .with_time(Duration::from_secs(10))
         .with_interval(Duration::from_secs(3))
         .with_retries(3)
-}
-
-fn tcp_settings(settings: &Settings) -> TcpSettings {
-    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive());
-    #[cfg(target_os = "linux")]
-    let tcp = tcp.set_user_timeout(settings.echo_timeout);
-    #[cfg(not(target_os = "linux"))]
-    let _ = settings;
-    tcp
 }
 
 #[cfg(test)]

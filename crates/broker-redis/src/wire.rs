@@ -6,16 +6,13 @@ use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use socket2::SockRef;
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
 use crate::resp::{self, ProtocolError, Reader, Reply};
 use crate::server::Server;
-use crate::settings::{Settings, Target, keepalive};
+use crate::settings::{Settings, Target};
+use crate::stream::{Input, Output, Stream};
 
 /// How many bytes one read takes at most.
 const READ_BYTES: usize = 64 << 10;
@@ -27,6 +24,8 @@ const MAX_REASON: usize = 200;
 pub(crate) enum ConnectError {
     #[error("cannot connect to {0}: {1}")]
     Tcp(String, io::Error),
+    #[error("no TLS with {0}: {1}")]
+    Tls(String, String),
     #[error("the connection broke while it was set up: {0}")]
     Io(#[from] io::Error),
     #[error("no connection to {0} within {1:?}")]
@@ -41,10 +40,20 @@ pub(crate) enum ConnectError {
     Protocol(#[from] ProtocolError),
 }
 
+impl ConnectError {
+    /// A connection was not there in time. A Redis that speaks no TLS waits for the end of a line, and so
+    /// says nothing.
+    pub(crate) fn late(target: &Target, settings: &Settings) -> Self {
+        let doubt = if target.tls.is_some() { " over TLS (does it speak TLS there?)" } else { "" };
+        let to = format!("{}:{}{doubt}", target.host, target.port);
+        Self::Timeout(to, settings.connect_timeout)
+    }
+}
+
 /// A connection: its halves and what was read but not yet understood.
 pub(crate) struct Wire {
-    pub(crate) input: OwnedReadHalf,
-    pub(crate) output: OwnedWriteHalf,
+    pub(crate) input: Input,
+    pub(crate) output: Output,
     pub(crate) reader: Reader,
 }
 
@@ -78,24 +87,13 @@ pub(crate) async fn connect(
     };
     match timeout(settings.connect_timeout, steps).await {
         Ok(outcome) => outcome,
-        Err(_) => {
-            let to = format!("{}:{}", target.host, target.port);
-            Err(ConnectError::Timeout(to, settings.connect_timeout))
-        }
+        Err(_) => Err(ConnectError::late(target, settings)),
     }
 }
 
 impl Wire {
     async fn open(target: &Target, settings: &Settings) -> Result<Self, ConnectError> {
-        let failed = |error| ConnectError::Tcp(format!("{}:{}", target.host, target.port), error);
-        let stream =
-            TcpStream::connect((target.host.as_str(), target.port)).await.map_err(failed)?;
-        stream.set_nodelay(true)?;
-        let socket = SockRef::from(&stream);
-        socket.set_tcp_keepalive(&keepalive())?;
-        #[cfg(target_os = "linux")]
-        socket.set_tcp_user_timeout(Some(settings.echo_timeout))?;
-        let (input, output) = stream.into_split();
+        let (input, output) = Stream::open(target, settings).await?.split();
         Ok(Self { input, output, reader: Reader::new(settings.frame_bytes()) })
     }
 
@@ -144,7 +142,7 @@ impl Wire {
         for command in commands {
             resp::command(command, &mut out);
         }
-        self.output.write_all(&out).await?;
+        self.output.write_all(out).await?;
         let mut answers = vec![];
         while answers.len() < commands.len() {
             match self.reader.next()? {
@@ -162,20 +160,8 @@ impl Wire {
 }
 
 /// As [`Wire::fill`], for who borrows the parts apart.
-pub(crate) async fn fill(input: &mut OwnedReadHalf, reader: &mut Reader) -> io::Result<usize> {
-    match input.read_buf(reader.space(READ_BYTES)).await? {
-        0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the server")),
-        n => Ok(n),
-    }
-}
-
-/// Writes some of what is to be written; waits for ever when that is nothing. Can be cancelled
-/// without loss.
-pub(crate) async fn flush(output: &mut OwnedWriteHalf, out: &mut BytesMut) -> io::Result<usize> {
-    if out.is_empty() {
-        return std::future::pending().await;
-    }
-    output.write_buf(out).await
+pub(crate) async fn fill(input: &mut Input, reader: &mut Reader) -> io::Result<usize> {
+    input.read(reader.space(READ_BYTES)).await
 }
 
 impl From<Reply<'_>> for Answer {

@@ -49,6 +49,16 @@ impl Authority {
     /// When there is no `openssl`.
     #[must_use]
     pub fn issue(&self, name: &str) -> Certificate {
+        self.issue_for(name, "DNS:localhost,IP:127.0.0.1")
+    }
+
+    /// Issues one for other names, written as openssl has them.
+    ///
+    /// # Panics
+    /// When there is no `openssl`.
+    #[must_use]
+    pub fn issue_for(&self, name: &str, names: &str) -> Certificate {
+        let names = format!("subjectAltName={names}");
         let certificate = self.path(&format!("{name}.pem"));
         let key = self.path(&format!("{name}.key"));
         let (ca, ca_key) = (self.certificate(), self.path("ca.key"));
@@ -58,7 +68,7 @@ impl Authority {
                 .map(Path::new)
                 .into_iter()
                 .chain(["-nodes", "-days", "1", "-subj", &subject].map(Path::new))
-                .chain(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"].map(Path::new))
+                .chain(["-addext", &names].map(Path::new))
                 .chain(["-addext", "basicConstraints=critical,CA:FALSE"].map(Path::new))
                 .chain(["-CA".as_ref(), &*ca, "-CAkey".as_ref(), &*ca_key])
                 .chain(["-keyout".as_ref(), &*key, "-out".as_ref(), &*certificate])

@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{AfterRestart, Config, Endpoint, Loaded};
+use crate::config::{AfterRestart, Config, Endpoint, Loaded, OneLine};
 use crate::{admin, auth, banner, open_files, pages, telemetry, tls};
 
 /// How long requests to the admin listener may take at the end.
@@ -135,11 +135,21 @@ async fn until_told_to_stop(gateway: &Gateway, signals: &mut Signals, drain: &No
 }
 
 fn broker(config: &Config) -> anyhow::Result<Arc<dyn Broker>> {
-    let namespaces = Arc::new(config.namespace_rules());
-    let Some(url) = &config.broker.url else {
+    let Some(settings) = redis(config) else {
+        let namespaces = Arc::new(config.namespace_rules());
         return Ok(Arc::new(MemoryBroker::new(namespaces, config.broker.dedupe_ttl)));
     };
-    let settings = tidewire_broker_redis::Settings {
+    Ok(Arc::new(RedisBroker::new(settings).context("broker")?))
+}
+
+/// How Redis is to be used, if it is.
+pub(crate) fn redis(config: &Config) -> Option<tidewire_broker_redis::Settings> {
+    let url = config.broker.url.as_ref()?;
+    let file = |file: &Option<OneLine>| file.as_ref().map(|file| file.as_str().into());
+    Some(tidewire_broker_redis::Settings {
+        ca_file: file(&config.broker.redis_ca_file),
+        certificate_file: file(&config.broker.redis_certificate_file),
+        key_file: file(&config.broker.redis_key_file),
         prefix: config.broker.prefix.as_str().to_owned(),
         links: config.broker.links,
         publishers: config.broker.publishers,
@@ -154,12 +164,11 @@ fn broker(config: &Config) -> anyhow::Result<Arc<dyn Broker>> {
         echo_interval: config.broker.echo_interval,
         echo_timeout: config.broker.echo_timeout,
         message_bytes: config.limits.frame_bytes,
-        namespaces,
+        namespaces: Arc::new(config.namespace_rules()),
         dedupe_ttl: config.broker.dedupe_ttl,
         revision: config.revision.into(),
         ..tidewire_broker_redis::Settings::new(url.expose())
-    };
-    Ok(Arc::new(RedisBroker::new(settings).context("broker")?))
+    })
 }
 
 fn settings(config: &Config, connections: usize) -> anyhow::Result<Settings> {

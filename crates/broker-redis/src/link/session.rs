@@ -140,7 +140,7 @@ impl<'a> Session<'a> {
                 read?;
                 Turn::Read
             }
-            written = wire::flush(&mut self.wire.output, &mut self.out) => {
+            written = self.wire.output.write(&mut self.out) => {
                 written?;
                 Turn::Wrote
             }

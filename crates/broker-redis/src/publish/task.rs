@@ -197,7 +197,7 @@ impl PublisherTask {
             let deadline = deadline.into_iter().flatten().min();
             let turn = tokio::select! {
                 read = wire::fill(&mut wire.input, &mut wire.reader) => { read?; Turn::Read }
-                written = wire::flush(&mut wire.output, &mut out) => Turn::Wrote(written?),
+                written = wire.output.write(&mut out) => Turn::Wrote(written?),
                 () = take(&mut self.jobs, &mut self.waiting) => Turn::Jobs,
                 () = until(deadline) => Turn::Overdue,
                 _ = checks.tick() => Turn::Check,

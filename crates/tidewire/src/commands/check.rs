@@ -3,14 +3,19 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
+use anyhow::Context as _;
+
 use crate::config::{self, Flags, Sources};
-use crate::{auth, tls};
+use crate::{auth, serve, tls};
 
 /// Reads the configuration as `serve` would and prints it.
 pub(crate) fn run(flags: Flags) -> anyhow::Result<()> {
     let loaded = config::load(&Sources::of_process(flags))?;
     let decides = auth::build(&loaded.config, &Arc::new(loaded.config.namespace_rules()))?;
     let certificates = tls::build(&loaded.config)?;
+    if let Some(settings) = serve::redis(&loaded.config) {
+        settings.check().context("broker")?;
+    }
     let warning = certificates.and_then(|certificates| certificates.warning());
     let files = loaded.file_warning().into_iter();
     for warning in files.chain(decides.warnings).chain(warning) {

@@ -8,7 +8,7 @@ use tidewire_gateway::{AddressLimits, AddressRate, ForwardedHeader};
 use tidewire_protocol::{NamespaceRules, Namespaces, WhenSlow};
 
 use super::auth::Auth;
-use super::credentials::EventName;
+use super::credentials::{EventName, OneLine};
 use super::hooks::Hooks;
 use super::setting::{Many, Maybe, MaybeSize, Number, Size, Switch, Text, Time};
 use super::tls::Tls;
@@ -56,6 +56,10 @@ pub(crate) struct Config {
 pub(crate) struct Broker {
     /// Absent: the embedded broker.
     pub(crate) url: Option<BrokerUrl>,
+    /// The three of TLS to Redis.
+    pub(crate) redis_ca_file: Option<OneLine>,
+    pub(crate) redis_certificate_file: Option<OneLine>,
+    pub(crate) redis_key_file: Option<OneLine>,
     pub(crate) prefix: Prefix,
     pub(crate) links: usize,
     pub(crate) publishers: usize,
@@ -178,6 +182,9 @@ impl Default for Broker {
     fn default() -> Self {
         Self {
             url: None,
+            redis_ca_file: None,
+            redis_certificate_file: None,
+            redis_key_file: None,
             prefix: Prefix::default(),
             links: 2,
             publishers: 2,
@@ -347,7 +354,14 @@ impl Config {
 impl Broker {
     fn walk(&mut self, v: &mut dyn Visitor) {
         v.table(Path::new(["broker"]), "What carries messages from node to node.");
-        v.key("url", "The Redis (or Valkey) that joins the nodes. Not set: the broker is embedded, and the node is alone. The password never shows in logs or dumps; give it in the environment rather than by the flag, which every process list shows. Only database 0 can be used, because Pub/Sub knows no databases.", &mut Maybe(&mut self.url));
+        v.key("url", "The Redis (or Valkey) that joins the nodes. Not set: the broker is embedded, and the node is alone. The password never shows in logs or dumps; give it in the environment rather than by the flag, which every process list shows. Only database 0 can be used, because Pub/Sub knows no databases. `rediss://` speaks TLS.", &mut Maybe(&mut self.url));
+        v.key("redis_ca_file", "With `rediss://`: a PEM file with the authorities that may have signed the server's certificate. Not set: those that the system trusts. This file and the next two are read at the start.", &mut Maybe(&mut self.redis_ca_file));
+        v.key("redis_certificate_file", "With `rediss://`: a PEM file with the certificate that the node shows, where the server asks for one (`tls-auth-clients`).", &mut Maybe(&mut self.redis_certificate_file));
+        v.key(
+            "redis_key_file",
+            "A PEM file with its private key, without a password.",
+            &mut Maybe(&mut self.redis_key_file),
+        );
         v.key("prefix", "What the names of all channels and keys in Redis begin with: `tidewire:news`. Tells deployments on one Redis apart.", &mut Text(&mut self.prefix));
         v.key("links", "How many Pub/Sub connections to Redis; channels are spread over them. More than one lets reading use more than one core.", &mut Number(&mut self.links, 1..=16));
         v.key(

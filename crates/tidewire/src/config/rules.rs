@@ -10,7 +10,7 @@ use super::error::{ConfigError, Problem};
 use super::model::Config;
 use super::origin::Origin;
 use super::setting::{show_size, show_time};
-use super::values::AuthMode;
+use super::values::{AuthMode, BrokerUrl};
 use super::walk::Path;
 
 /// Finds every contradiction.
@@ -74,17 +74,31 @@ impl Rules<'_> {
         );
     }
 
-    /// A certificate is of no use without its key.
+    /// A certificate is of no use without its key, and files for TLS are none without TLS.
     fn tls(&mut self, config: &Config) {
-        let (certificate, key) = (&config.tls.certificate_file, &config.tls.key_file);
-        let given = |file: &Option<OneLine>| {
-            file.as_ref().map_or_else(String::new, |file| format!("{:?}", file.as_str()))
-        };
-        let text = "needs tls.key_file, the certificate's private key";
-        let alone = certificate.is_some() && key.is_none();
-        self.forbid(alone, "tls.certificate_file", given(certificate), text);
-        let text = "needs tls.certificate_file, the certificate that the key is for";
-        self.forbid(key.is_some() && certificate.is_none(), "tls.key_file", given(key), text);
+        let (tls, broker) = (&config.tls, &config.broker);
+        let redis = ["broker.redis_certificate_file", "broker.redis_key_file"];
+        self.pair(["tls.certificate_file", "tls.key_file"], [&tls.certificate_file, &tls.key_file]);
+        self.pair(redis, [&broker.redis_certificate_file, &broker.redis_key_file]);
+        let secure = broker.url.as_ref().is_some_and(BrokerUrl::is_secure);
+        let files = [
+            ("broker.redis_ca_file", &broker.redis_ca_file),
+            (redis[0], &broker.redis_certificate_file),
+            (redis[1], &broker.redis_key_file),
+        ];
+        for (key, file) in files {
+            let text = "is for TLS to Redis: write broker.url = \"rediss://…\"";
+            self.forbid(file.is_some() && !secure, key, shown(file), text);
+        }
+    }
+
+    /// Both or none.
+    fn pair(&mut self, keys: [&str; 2], files: [&Option<OneLine>; 2]) {
+        for (this, other) in [(0, 1), (1, 0)] {
+            let text = format!("needs {}: a certificate and its private key", keys[other]);
+            let alone = files[this].is_some() && files[other].is_none();
+            self.forbid(alone, keys[this], shown(files[this]), &text);
+        }
     }
 
     /// Whoever reaches the application's hooks must not be able to ask in the gateway's name.
@@ -212,6 +226,10 @@ impl Rules<'_> {
         let origin = self.origins.get(&path(key));
         origin.map_or_else(|| "the default".to_owned(), |origin| format!("from {origin}"))
     }
+}
+
+fn shown(file: &Option<OneLine>) -> String {
+    file.as_ref().map_or_else(String::new, |file| format!("{:?}", file.as_str()))
 }
 
 fn path(key: &str) -> Path {

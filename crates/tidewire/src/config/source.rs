@@ -27,7 +27,7 @@ pub(crate) struct Flags {
     /// Where metrics and health are served, host:port
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) admin: Option<String>,
-    /// The Redis that joins the nodes, redis://host:port; else the broker is embedded
+    /// The Redis that joins the nodes, redis://host:port (rediss:// for TLS); else the broker is embedded
     #[arg(long, value_name = "URL")]
     pub(crate) redis: Option<String>,
     /// The certificate with which clients are served over TLS, a PEM file; with --tls-key

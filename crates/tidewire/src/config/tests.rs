@@ -83,10 +83,7 @@ fn what_is_wrong_is_told_with_key_value_bounds_and_place() {
         ("broker.url = \"redis:\"", "broker.url: must be redis://"),
         ("broker.url = \"redis://h/0?x=1\"", "broker.url: must be redis://"),
         ("broker.url = \"redis://h:6379/3\"", "broker.url: only database 0 can be used"),
-        (
-            "broker.url = \"rediss://h:6379\"",
-            "broker.url: TLS to Redis (rediss://) is not available yet",
-        ),
+        ("broker.url = \"rediss://h/#insecure\"", "broker.url: must be redis://"),
         ("auth.mode = \"jwt\"", "auth.mode = \"jwt\": must be \"open\" or \"required\""),
         ("auth.api_keys = [{ key = \"hunter2\" }]", "auth.api_keys: each key must have a 'name'"),
         ("auth.api_keys = [{ name = \"a\" }]", "the key \"a\": give either 'key' or 'sha256'"),
@@ -200,6 +197,14 @@ fn contradictions_are_told_with_both_sides() {
         (
             "[tls]\ncertificate_file = \"a.pem\"",
             "tls.certificate_file = \"a.pem\": needs tls.key_file",
+        ),
+        (
+            "broker.redis_ca_file = \"ca.pem\"",
+            "broker.redis_ca_file = \"ca.pem\": is for TLS to Redis",
+        ),
+        (
+            "[broker]\nurl = \"rediss://h\"\nredis_key_file = \"a\"",
+            "broker.redis_key_file = \"a\": needs broker.redis_certificate_file",
         ),
         ("tls.key_file = \"a.key\"", "tls.key_file = \"a.key\": needs tls.certificate_file"),
         ("admin = \"[::]:8001\"", "admin = [::]:8001: metrics and health are not for the public"),
@@ -425,7 +430,7 @@ fn secrets_never_show() {
     let broken = [
         "broker.url = \"redis://:hunter2@h:6379/5\"",
         "broker.url = \"redis//:hunter2@h\"",
-        "broker.url = \"rediss://:hunter2@h\"",
+        "broker.url = \"rediss://:hunter2@h/5\"",
         "broker.url = [\"redis://:hunter2@h\"]",
         "broker.url = \"redis://:hunter2@h",
         "broker.url = redis://:hunter2@h",

@@ -103,6 +103,11 @@ pub(crate) struct BrokerUrl {
 }
 
 impl BrokerUrl {
+    /// Whether it is reached over TLS.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.shown.starts_with("rediss:")
+    }
+
     /// With the password, for the Redis client alone.
     pub(crate) fn expose(&self) -> &str {
         self.whole.expose_secret()
@@ -123,21 +128,16 @@ impl fmt::Debug for BrokerUrl {
 }
 
 impl Word for BrokerUrl {
-    const ALLOWED: &'static str = "`redis://[user:password@]host[:port][/0]`";
+    const ALLOWED: &'static str = "`redis://[user:password@]host[:port][/0]`, `rediss://…` for TLS";
     const SECRET: bool = true;
 
     fn read(text: &str) -> Result<Self, String> {
-        const FORM: &str = "must be redis://[user:password@]host[:port] \
-            (special characters of the password percent-encoded)";
-        if text.starts_with("rediss://") {
-            return Err("TLS to Redis (rediss://) is not available yet; use redis:// within a \
-                private network"
-                .to_owned());
-        }
+        const FORM: &str = "must be redis://[user:password@]host[:port], or rediss:// \
+            for TLS (special characters of the password percent-encoded)";
         let mut url = Url::parse(text).map_err(|_| FORM.to_owned())?;
         let has_host = url.host_str().is_some_and(|host| !host.is_empty());
-        if url.scheme() != "redis" || !has_host || url.query().is_some() || url.fragment().is_some()
-        {
+        let has_more = url.query().is_some() || url.fragment().is_some();
+        if !matches!(url.scheme(), "redis" | "rediss") || !has_host || has_more {
             return Err(FORM.to_owned());
         }
         match url.path() {

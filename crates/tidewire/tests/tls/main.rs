@@ -6,6 +6,7 @@
 mod certificates;
 mod clients;
 mod drain;
+mod redis;
 mod transports;
 
 use std::path::Path;

@@ -1,0 +1,87 @@
+//! Connections for questions, kept for the next one. They are made as links and publishers make
+//! theirs; the redis crate speaks on them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use deadpool::Runtime;
+use deadpool::managed::{self, Metrics, Object, PoolConfig, RecycleError, RecycleResult, Timeouts};
+use redis::AsyncConnectionConfig;
+use redis::aio::MultiplexedConnection;
+use tokio::time::timeout;
+
+use crate::settings::{Settings, Target};
+use crate::stream::Stream;
+use crate::wire::{ConnectError, reason};
+
+/// The pool.
+pub(crate) type Pool = managed::Pool<Manager>;
+/// A connection of the pool, which goes back there.
+pub(crate) type Connection = Object<Manager>;
+
+/// Makes the pool's connections.
+pub(crate) struct Manager {
+    target: Target,
+    settings: Arc<Settings>,
+    patience: Duration,
+    pings: AtomicUsize,
+}
+
+impl managed::Manager for Manager {
+    type Type = MultiplexedConnection;
+    type Error = ConnectError;
+
+    async fn create(&self) -> Result<MultiplexedConnection, ConnectError> {
+        let steps = async {
+            let stream = Stream::open(&self.target, &self.settings).await?;
+            let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.patience));
+            let info = self.target.info.redis_settings();
+            let (connection, driver) =
+                MultiplexedConnection::new_with_config(info, stream, config).await?;
+            // It ends with the last of what belongs to the connection.
+            tokio::spawn(driver);
+            Ok(connection)
+        };
+        let late = |_| Err(ConnectError::late(&self.target, &self.settings));
+        timeout(self.settings.connect_timeout, steps).await.unwrap_or_else(late)
+    }
+
+    async fn recycle(
+        &self,
+        connection: &mut MultiplexedConnection,
+        _: &Metrics,
+    ) -> RecycleResult<ConnectError> {
+        // Who had it may have gone in the middle of a transaction; and another's answer would show
+        // that the answers are out of step.
+        let number = self.pings.fetch_add(1, Ordering::Relaxed).to_string();
+        let mut ask = redis::pipe();
+        ask.cmd("UNWATCH").ignore().cmd("PING").arg(&number);
+        let asked = ask.query_async::<(String,)>(connection).await;
+        let (answer,) = asked.map_err(|error| RecycleError::Backend(error.into()))?;
+        if answer == number { Ok(()) } else { Err(RecycleError::message("not the answer to PING")) }
+    }
+}
+
+/// A pool of so many connections whose every step takes at most so long. It connects when it is used.
+pub(crate) fn pool(
+    target: &Target,
+    settings: &Arc<Settings>,
+    max_size: usize,
+    patience: Duration,
+) -> Pool {
+    let (target, settings) = (target.clone(), settings.clone());
+    let time = Some(patience);
+    let timeouts = Timeouts { wait: time, create: time, recycle: time };
+    let config = PoolConfig { max_size, timeouts, ..PoolConfig::default() };
+    let manager = Manager { target, settings, patience, pings: AtomicUsize::new(0) };
+    let pool = Pool::builder(manager).config(config).runtime(Runtime::Tokio1).build();
+    #[allow(clippy::expect_used, reason = "it asks for a runtime where there are time-outs")]
+    pool.expect("there is a runtime")
+}
+
+impl From<redis::RedisError> for ConnectError {
+    fn from(error: redis::RedisError) -> Self {
+        Self::Refused(reason(error.to_string().as_bytes()))
+    }
+}
