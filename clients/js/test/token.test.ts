@@ -112,7 +112,7 @@ async function closing(codes: number[]): Promise<{ url: string }> {
 test('close codes decide: 4002 and 4100 ask for another token, 41xx ends it', async () => {
   const token = vi.fn(() => jwt(3_600));
   const options = { token, transports: ['ws'] as const };
-  const tw = client(await closing([4002, 4100, 4000, 1006]), options);
+  const tw = client(await closing([4002, 4100, 4000, 4003, 1012, 1006]), options);
   await state(tw, 'open');
   // At the start, for 4002, and for 4100; not for the others.
   expect(token).toHaveBeenCalledTimes(3);
