@@ -28,7 +28,7 @@ const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
 /** Writes what JSON can hold. */
-export function encode(value: unknown): Uint8Array<ArrayBuffer> {
+function encode(value: unknown): Uint8Array<ArrayBuffer> {
   let bytes = new Uint8Array(256);
   let view = new DataView(bytes.buffer);
   let at = 0;
@@ -103,7 +103,7 @@ export function encode(value: unknown): Uint8Array<ArrayBuffer> {
 }
 
 /** Reads a frame. Integers beyond 2^53 lose their last digits, as in JSON. */
-export function decode(bytes: Uint8Array): any {
+function decode(bytes: Uint8Array): any {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let at = 0;
 
