@@ -127,8 +127,11 @@ test.each(SEEDS)('whatever happens, once, in order, and all of it: seed %i', asy
   const { messages } = await (await fetch(`${nodes[0].url}/v1/channels/room:1/messages?limit=1000`)).json();
   const stored: string[] = messages.map(({ messageId }: any) => messageId);
   expect(stored.length).toBeLessThan(1_000);
-  for (const { room, numbers } of victims) {
-    await until('the last one', () => room.messages.at(-1)?.messageId === `outside-${sent}`, 40_000);
+  for (const { room, numbers, tw } of victims) {
+    const done = () => room.messages.at(-1)?.messageId === `outside-${sent}`;
+    await until('the last one', done, 40_000).catch((error) => {
+      throw new Error(`${error.message}; ${room.messages.length} of ${stored.length}; ${JSON.stringify(tw.states.slice(-6))}`);
+    });
     check(room, stored);
     expect(numbers).toEqual(Array.from({ length: sent + 1 }, (_, n) => n));
   }
