@@ -3,9 +3,11 @@
 Used by scripts/million and scripts/growth. Everything listens on loopback, on free ports.
 """
 
+import itertools
 import json
 import os
 import pathlib
+import random
 import resource
 import socket
 import subprocess
@@ -16,10 +18,18 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
+# Below those that the kernel gives to clients, of which there may be many here.
+PORTS = itertools.count(random.randrange(10_000, 30_000))
+
+
 def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    for port in PORTS:
+        with socket.socket() as one:
+            try:
+                one.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                pass
 
 
 def resident(pids):
@@ -200,10 +210,12 @@ class Rig:
         process = self.start(
             [self.binary / "tidewire-bench", "connect", "--connections", count, "--hold", f"{hold}s",
              "--until-closed", "--json", "--url", url, *more], core=core)
+        said = []
         for line in process.stderr:
             if "are open" in line:
                 return process
-        raise SystemExit(f"the connections do not open: {process.communicate()}")
+            said.append(line)
+        raise SystemExit(f"the connections do not open: {''.join(said)}")
 
 
 def outcome(crowd):
