@@ -61,7 +61,7 @@ impl Shares {
         for (user, count) in &claims.users {
             call.arg(&**user).arg(*count);
         }
-        let answer: Vec<u64> = call.query_async(&mut control.get().await?).await?;
+        let answer: Vec<u64> = call.query_async(&mut *control.get().await?).await?;
         match answer.split_first() {
             Some((&known, grants)) if grants.len() == 2 * claims.users.len() => Ok(Grants {
                 forgotten: known == 0,
