@@ -277,7 +277,7 @@ async fn an_operator_drains_a_node_by_a_request() {
     client.expect("welcome").await;
     let ask = |origin: &str| {
         format!(
-            "POST /drain HTTP/1.1\r\nHost: x\r\n{origin}Content-Length: 0\r\nConnection: close\r\n\r\n"
+            "POST /drain HTTP/1.1\r\nHost: localhost\r\n{origin}Content-Length: 0\r\nConnection: close\r\n\r\n"
         )
     };
     let page = ask("Origin: https://evil.example\r\n");
