@@ -1,6 +1,6 @@
 // Numbered messages out and in again. A number that is acknowledged and does not arrive is missing.
 
-import { $, element, open } from './lib/demo.js';
+import { $, NAMES, element, open } from './lib/demo.js';
 
 const MOST_LINES = 12;
 const tw = open();
@@ -52,8 +52,14 @@ function note(text) {
   while ($('#log').children.length > MOST_LINES) $('#log').lastChild.remove();
 }
 
+const WHY = {
+  network: 'the line broke', shutdown: 'the node stops', timeout: 'no sign of life', 1012: 'the node stops', upgrade: 'a better way',
+  frozen: 'the page was put away', online: 'the network is back', unavailable: 'the node is not ready',
+};
+
 tw.on('state', ({ status, transport, reason }) => {
-  note([status, transport, reason && `(${reason.code})`].filter(Boolean).join(' '));
+  const what = { connecting: `connects over ${NAMES[transport]}`, open: `connected over ${NAMES[transport]}`, waiting: 'waits a moment', closed: 'closed' }[status];
+  note(status === 'open' || !reason ? what : `${what}: ${WHY[reason.code] ?? reason.code}`);
 });
 
 // --- The nodes, by the demo's backend ---
@@ -70,14 +76,15 @@ async function showNodes() {
     if (!answer.ok) throw new Error(`${answer.status}`);
     const { nodes } = await answer.json();
     $('#fault').textContent = 'A drained node sends its clients away and ends; a crashed one is gone at once. Its supervisor starts either again.';
-    $('#nodes').replaceChildren(...nodes.map(({ node, state }) => {
+    $('#nodes').replaceChildren(...nodes.map(({ node, state, connections }) => {
       const buttons = ['Drain', 'Crash'].map((name) => {
         const button = element('button', { className: 'danger', textContent: name, disabled: state !== 'ready' });
         button.addEventListener('click', () => fault(node, name.toLowerCase()));
         return button;
       });
       const tag = element('span', { className: `tag ${state === 'ready' ? 'good' : 'warn'}`, textContent: state });
-      return element('li', { className: 'row' }, element('span', { className: 'grow', textContent: `Node ${node}` }), tag, ...buttons);
+      const count = element('span', { className: 'small quiet', textContent: state === 'down' ? '' : `${connections} ${connections === 1 ? 'connection' : 'connections'}` });
+      return element('li', { className: 'row' }, element('span', { className: 'grow', textContent: `Node ${node}` }), count, tag, ...buttons);
     }));
   } catch {
     $('#fault').textContent = 'The demo backend is not there; stop and start nodes by hand.';

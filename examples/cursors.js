@@ -89,8 +89,8 @@ const hue = ([...me].reduce((sum, char) => sum + char.charCodeAt(0) * 7, 0) % 36
 pointers.on('moved', ({ by, name, x, y, hue }) => {
   let pointer = shown.get(by);
   if (!pointer) {
-    pointer = element('div', { className: 'pointer', textContent: `▲ ${name}` });
-    pointer.style.cssText = `position: absolute; pointer-events: none; font-size: .8rem; font-weight: 600; transition: left 60ms linear, top 60ms linear; color: hsl(${Number(hue)} 70% 50%)`;
+    pointer = element('div', { className: 'pointer' }, element('span', { textContent: name }));
+    pointer.style.setProperty('--hue', Number(hue));
     $('#pointers').append(pointer);
     shown.set(by, pointer);
   }

@@ -16,6 +16,7 @@ open().channel('metrics:cluster', { rewind: SHOWN }).on('second', ({ nodes }) =>
 });
 
 const sum = (nodes, key) => nodes.reduce((total, node) => total + (node[key] ?? 0), 0);
+const count = (number, name) => `${number} ${name}${number === 1 ? '' : 's'}`;
 const colour = (at) => `hsl(${HUES[at % HUES.length]} 65% 50%)`;
 
 function draw() {
@@ -27,6 +28,7 @@ function draw() {
   $('#memory').textContent = `${(sum(nodes, 'memory') / 2 ** 20).toFixed(0)} MiB`;
   const high = Math.max(1, ...seconds.flat().map(({ delivered = 0 }) => delivered));
   $('#chart').replaceChildren(...nodes.map((_, node) => lineOf(node, high)));
+  $('#high').textContent = `${high.toLocaleString('en')} per second`;
   $('#legend').replaceChildren(...nodes.map((_, at) => {
     const label = element('span', { textContent: `● node ${at + 1}` });
     label.style.color = colour(at);
@@ -34,7 +36,7 @@ function draw() {
   }));
   $('#nodes').replaceChildren(...nodes.map(({ up, connections, channels }, at) => element('li', { className: 'row' },
     element('span', { className: 'grow', textContent: `Node ${at + 1}` }),
-    element('span', { className: 'quiet small', textContent: up ? `${connections} connections, ${channels} channels` : '' }),
+    element('span', { className: 'quiet small', textContent: up ? `${count(connections, 'connection')}, ${count(channels, 'channel')}` : '' }),
     element('span', { className: `tag ${up ? 'good' : 'warn'}`, textContent: up ? 'up' : 'down' }))));
 }
 

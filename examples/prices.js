@@ -39,13 +39,21 @@ function tick({ n, price }) {
 
 function draw() {
   const [low, high] = [Math.min(...prices), Math.max(...prices)];
+  // The newest on the right, where the eye is.
+  const left = SHOWN - prices.length;
   const point = (price, at) =>
-    `${(at / (SHOWN - 1)) * 600},${210 - ((price - low) / (high - low || 1)) * 200}`;
-  $('#chart polyline').setAttribute('points', prices.map(point).join(' '));
+    `${((left + at) / (SHOWN - 1)) * 600},${210 - ((price - low) / (high - low || 1)) * 200}`;
+  const line = prices.map(point).join(' ');
+  $('#chart polyline').setAttribute('points', line);
+  $('#chart polygon').setAttribute('points', `${(left / (SHOWN - 1)) * 600},220 ${line} 600,220`);
+  $('#high').textContent = high.toFixed(2);
+  $('#low').textContent = low.toFixed(2);
 }
+$('#grid').innerHTML = [55, 110, 165].map((y) => `<line x1="0" x2="600" y1="${y}" y2="${y}" vector-effect="non-scaling-stroke"/>`).join('');
 
 // Where no backend feeds the channel, a page can: a plain POST ten times a second.
 let feeding;
+setTimeout(() => { $('#feed').hidden = count > 0; }, 2_000);
 $('#feed').addEventListener('click', () => {
   clearInterval(feeding);
   feeding = feeding ? undefined : setInterval(feed, 100);

@@ -1,11 +1,13 @@
 // Chromium: the page that comes with the node, and pages of others that use it without a library.
 
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { createServer } from 'node:http';
 import { once } from 'node:events';
 import { test } from 'node:test';
+import { promisify } from 'node:util';
 import { openTab, openWindow, screenshot, sharedBrowser } from './lib/browser.mjs';
-import { sharedNode, startNode } from './lib/node.mjs';
+import { BINARY, sharedNode, startNode } from './lib/node.mjs';
 import { post, publish } from './lib/publish.mjs';
 
 const node = sharedNode();
@@ -84,6 +86,35 @@ const byEventSource = ({ url, channel }) => new Promise((resolve, reject) => {
 async function failure(tab, run, argument) {
   return tab.evaluate(run, argument).then(() => 'it did not fail', (error) => error.message);
 }
+
+test('the page that comes with the node logs in with a token', async (t) => {
+  const env = {
+    TIDEWIRE_AUTH__JWT__SECRET: '0123456789abcdef0123456789abcdef',
+    TIDEWIRE_AUTH__API_KEYS: 'shop=the-key-of-the-shop',
+  };
+  const closed = await startNode(t, { env });
+  const { stdout } = await promisify(execFile)(
+    BINARY, ['token', '--sub', 'alice', '--subscribe', '*', '--publish', '*'], { env });
+  const token = stdout.trim();
+  const tab = await openTab(await openWindow(t, shared), closed.url);
+  await tab.locator('#sse li.fault', { hasText: 'unauthorized' }).waitFor();
+  await tab.fill('#token', token);
+  await tab.press('#token', 'Tab');
+  await connected(tab);
+  for (const [over, payload] of [['http', { n: 1 }], ['websocket', { n: 2 }]]) {
+    await publishFrom(tab, over, payload);
+    await shown(tab, 'headline', payload);
+  }
+  // Who looks at the page, or copies from it, does not get the token.
+  assert.ok(!(await tab.locator('body').innerText()).includes(token));
+  assert.match(await tab.locator('#shell').textContent(), /authorization: Bearer TOKEN/);
+  // A key of a backend will do, too.
+  await tab.fill('#token', 'the-key-of-the-shop');
+  await tab.press('#token', 'Tab');
+  await connected(tab);
+  await publishFrom(tab, 'http', { n: 3 });
+  await shown(tab, 'headline', { n: 3 });
+});
 
 test('two tabs: what one publishes, all panes of both show', async (t) => {
   const context = await openWindow(t, shared);

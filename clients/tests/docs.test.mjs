@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import WebSocket from 'ws';
 import { startNode } from './lib/node.mjs';
 import { Process } from './lib/process.mjs';
-import { startRedis } from './lib/redis.mjs';
+import { freePort, startRedis } from './lib/redis.mjs';
 import { lacks, makeFolder, prepare, sections } from './lib/snippets.mjs';
 import { until } from './lib/wait.mjs';
 
@@ -31,7 +31,9 @@ async function start(t, snippet, folder, world) {
   const before = await subscriptions(world.node);
   const running = new Process(command, args, { PATH: path }, cwd);
   t.after(() => running.kill());
-  if (snippet.stays) {
+  if (snippet.listens) {
+    await running.answers(`${snippet.name} listens`, () => running.output.includes('listens'));
+  } else if (snippet.stays) {
     await running.answers(`${snippet.name} subscribes`, async () => await subscriptions(world.node) > before);
   } else {
     const { code } = await running.ended(60_000);
@@ -46,11 +48,12 @@ for (const page of ['getting-started.md', 'recipes.md']) {
       const { folder, remove } = makeFolder();
       t.after(remove);
       const redis = await startRedis(t);
-      writeFileSync(join(folder, 'tidewire.toml'), config);
+      const port = await freePort();
+      writeFileSync(join(folder, 'tidewire.toml'), config.replaceAll('127.0.0.1:3000', `127.0.0.1:${port}`));
       const flags = ['--config', join(folder, 'tidewire.toml'), '--redis', redis.url];
       // As it comes, without what the other tests set.
       const node = await startNode(t, { flags, env: { TIDEWIRE_NAMESPACES__DEFAULT__HISTORY_SIZE: '100' } });
-      const world = { node, redis };
+      const world = { node, redis, port };
       const heard = snippets.some(({ delivers }) => delivers) ? await listen(t, node) : [];
       const started = [];
       for (const snippet of snippets) {

@@ -54,13 +54,18 @@ function startJob() {
   return [202, { id }];
 }
 
+const looks = admins.map(watch);
+
 async function states() {
   return Promise.all(admins.map(async (admin, at) => {
+    const node = at + 1;
     try {
-      const answer = await fetch(`${admin}/readyz`, { signal: AbortSignal.timeout(1_000) });
-      return { node: at + 1, state: answer.ok ? 'ready' : 'leaving' };
+      const [answer, { connections }] = await Promise.all([
+        fetch(`${admin}/readyz`, { signal: AbortSignal.timeout(1_000) }), looks[at](),
+      ]);
+      return { node, state: answer.ok ? 'ready' : 'leaving', connections };
     } catch {
-      return { node: at + 1, state: 'down' };
+      return { node, state: 'down', connections: 0 };
     }
   }));
 }

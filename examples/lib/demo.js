@@ -15,7 +15,8 @@ export function element(name, properties = {}, ...children) {
   return made;
 }
 
-const NAMES = { ws: 'WebSocket', sse: 'Server-Sent Events', poll: 'polling' };
+/** What people call the transports. */
+export const NAMES = { ws: 'WebSocket', sse: 'Server-Sent Events', poll: 'polling' };
 
 /** Connects, and shows the state in the element `.state`. */
 export function open(options = {}) {

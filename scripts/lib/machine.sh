@@ -10,6 +10,7 @@ missing_packages() {
   has redis-cli || echo redis-tools
   has nginx || echo nginx
   has openssl || echo openssl
+  has valgrind || echo valgrind
   [[ -n ${CHROMIUM:-} ]] || has chromium || has chromium-browser || has google-chrome || echo chromium
   # Debian's python3 comes without the part that makes environments.
   python3 -c 'import ensurepip, venv' 2>/dev/null || printf '%s\n' python3 python3-venv

@@ -7,7 +7,7 @@ const NOTE = '<!-- Made by `npm run build --prefix clients/js` of its types and 
 
 /** The page: the text that was given, with the reference in place of its `{{reference}}`. */
 export function reference(source, page) {
-  const files = ['client.ts', 'channel.ts', 'errors.ts', 'types.ts'];
+  const files = ['client.ts', 'channel.ts', 'errors.ts', 'types.ts', 'msgpack.ts'];
   const sections = files.flatMap((file) => sectionsOf(`${source}/${file}`));
   return NOTE + page.replace('{{reference}}', () => sections.join('\n').trim());
 }

@@ -90,23 +90,20 @@ export class Channel<Events extends EventMap = any> implements Place {
   receive({ type, id, encoding, ...frame }: Frame): void {
     const { channel, code, cursor, event } = frame;
     const { emit } = this.#emitter;
+    // Also that of `position`, with which nothing else comes.
+    if (cursor) this.cursor = cursor;
     if (type === 'message') {
-      if (cursor) this.cursor = cursor;
       if (this.#isRepeated(frame)) return;
       if (encoding) frame.payload = Uint8Array.from(atob(frame.payload), (char) => char.charCodeAt(0));
       // Names that are no events of messages: those who listen to them expect something else.
       if (!OWN.test(event)) emit(event, frame.payload, frame);
       emit('*', frame.payload, frame);
-    } else if (type === 'position') {
-      this.cursor = cursor;
     } else if (type === 'gap') {
-      if (cursor) this.cursor = cursor;
       emit(type, frame);
     } else if (type === 'subscribed') {
       // A live channel keeps nothing: what was sent between two connections is lost.
       const missed = this.#wasLive;
       this.#wasLive = !cursor;
-      if (cursor) this.cursor = cursor;
       emit(type, frame);
       if (missed) emit('gap', { channel });
     } else if (code === 'bad_cursor' && this.cursor) {
@@ -115,7 +112,7 @@ export class Channel<Events extends EventMap = any> implements Place {
       this.cursor = undefined;
       emit('gap', { channel, after });
       if (this.joined) this.#home.join(this);
-    } else {
+    } else if (code) {
       emit('denied', { channel, code });
     }
   }

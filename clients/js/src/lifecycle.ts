@@ -4,7 +4,6 @@
  * Does nothing where there are no such events (Node.js).
  */
 export function watchLifecycle(awake: () => void, asleep: () => void, signal: AbortSignal): void {
-  const { document } = globalThis;
   const happened = ({ type }: Event): void => {
     if (type === 'freeze' || type === 'pagehide') asleep();
     else if (type !== 'visibilitychange' || !document.hidden) awake();

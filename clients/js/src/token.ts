@@ -42,7 +42,7 @@ export function tokenKeeper(source: Options['token'], renew: () => void): TokenK
     value: () => value,
     get: async () => {
       if (Date.now() < due) return;
-      value = await (typeof source === 'function' ? source() : source);
+      value = await (canRenew ? source() : source);
       const life = lifetime(value);
       due = Date.now() + life - Math.min(AHEAD, life / 5);
     },

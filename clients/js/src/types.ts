@@ -30,7 +30,7 @@ export interface Options {
   maxQueue?: number;
   /** On a lesser transport a better one is tried after so long, then after twice as long, up to 5 minutes. Default: 15,000. */
   upgradeAfter?: number;
-  /** The WebSocket class, where there is no global one (Node.js 20: that of the package `ws`). */
+  /** The WebSocket class: where there is no global one (Node.js 20: that of the package `ws`), or one that speaks MessagePack. */
   WebSocket?: new (url: string | URL) => WebSocket;
   /** The fetch function, where the global one is not to be used. */
   fetch?: typeof fetch;

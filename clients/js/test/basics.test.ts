@@ -1,13 +1,19 @@
 // One gateway, no faults: what each transport does.
 
 import { describe, expect, test, vi } from 'vitest';
-import { TidewireError } from '../src/index.js';
+import WebSocket from 'ws';
+import { type Options, TidewireError } from '../src/index.js';
+import { packed } from '../src/msgpack.js';
 import { TRANSPORTS, client, counted, listen, publish, startNode, startRedis, state, subscribed, until } from './lib/world.js';
 
-describe.each(TRANSPORTS)('over %s', (transport) => {
+/** A WebSocket with MessagePack is a way of its own. */
+describe.each([...TRANSPORTS, 'packed'] as const)('over %s', (way) => {
+  const transport = way === 'packed' ? 'ws' : way;
+  const options: Options = { transports: [transport], ...(way === 'packed' && { WebSocket: packed(WebSocket as any) }) };
+
   test('subscribes, publishes, receives its own and what others publish', async () => {
     const node = await startNode();
-    const tw = client(node, { transports: [transport] });
+    const tw = client(node, options);
     const room = listen(tw, 'room:42');
     const created: unknown[] = [];
     room.channel.on('created', (payload) => created.push(payload));
@@ -30,7 +36,7 @@ describe.each(TRANSPORTS)('over %s', (transport) => {
 
   test('the same messageId is delivered once, with another body it is a conflict', async () => {
     const node = await startNode();
-    const tw = client(node, { transports: [transport] });
+    const tw = client(node, options);
     const room = listen(tw, 'room:1');
     await subscribed(room);
     const first = await room.channel.publish('e', 1, { messageId: 'one' });
@@ -45,7 +51,7 @@ describe.each(TRANSPORTS)('over %s', (transport) => {
 
   test('what is published together arrives in order', async () => {
     const node = await startNode();
-    const tw = client(node, { transports: [transport] });
+    const tw = client(node, options);
     const room = listen(tw, 'room:1');
     await subscribed(room);
     const all = Array.from({ length: 300 }, (_, n) => room.channel.publish('n', n));
@@ -56,7 +62,7 @@ describe.each(TRANSPORTS)('over %s', (transport) => {
 
   test('a channel that is joined later, one that is left, one that is joined again', async () => {
     const node = await startNode();
-    const tw = client(node, { transports: [transport] });
+    const tw = client(node, options);
     const [a, b] = [listen(tw, 'a'), listen(tw, 'b')];
     await Promise.all([subscribed(a), subscribed(b)]);
     const c = listen(tw, 'c');
@@ -75,14 +81,14 @@ describe.each(TRANSPORTS)('over %s', (transport) => {
     const node = await startNode();
     for (let n = 0; n < 10; n += 1) await publish(node, 'past', { payload: n });
     for (let n = 0; n < 3; n += 1) await publish(node, 'past:2', { payload: n });
-    const tw = client(node, { transports: [transport] });
+    const tw = client(node, options);
     const [past, other, present] = [listen(tw, 'past', { rewind: 3 }), listen(tw, 'past:2', { rewind: 1 }), listen(tw, 'present')];
     await counted(past, 3);
     await counted(other, 1);
     await subscribed(present);
     expect([past.payloads, other.payloads]).toEqual([[7, 8, 9], [2]]);
     const { cursor } = past.messages[0]!;
-    const resumed = listen(client(node, { transports: [transport] }), 'past', { cursor });
+    const resumed = listen(client(node, options), 'past', { cursor });
     await counted(resumed, 2);
     expect(resumed.payloads).toEqual([8, 9]);
     expect(resumed.subscribed[0].recovered).toBe(true);
@@ -92,14 +98,14 @@ describe.each(TRANSPORTS)('over %s', (transport) => {
     const redis = await startRedis();
     // A node holds for a while what it has delivered: the other one has not.
     const [node, other] = [await startNode({ redis }), await startNode({ redis })];
-    const before = listen(client(node, { transports: [transport] }), 'short:1');
+    const before = listen(client(node, options), 'short:1');
     await subscribed(before);
     await publish(node, 'short:1', { payload: 'first' });
     await counted(before, 1);
     const { cursor } = before.channel;
     // Redis trims in steps: many more than it is to keep.
     for (let n = 0; n < 300; n += 1) await publish(node, 'short:1', { payload: n });
-    const late = listen(client(other, { transports: [transport] }), 'short:1', { cursor });
+    const late = listen(client(other, options), 'short:1', { cursor });
     await until('the last one', () => late.payloads.includes(299));
     expect(late.payloads.length).toBeLessThan(300);
     expect(late.payloads).toEqual(late.payloads.map((_, n) => late.payloads[0] + n));
@@ -108,7 +114,7 @@ describe.each(TRANSPORTS)('over %s', (transport) => {
 
   test('a cursor that is none is a gap, not an error', async () => {
     const node = await startNode();
-    const tw = client(node, { transports: [transport] });
+    const tw = client(node, options);
     const [room, other] = [listen(tw, 'room:1', { cursor: 'nonsense' }), listen(tw, 'room:2')];
     await subscribed(room);
     await subscribed(other);
@@ -120,7 +126,7 @@ describe.each(TRANSPORTS)('over %s', (transport) => {
 
   test('forty channels', async () => {
     const node = await startNode();
-    const tw = client(node, { transports: [transport] });
+    const tw = client(node, options);
     const all = Array.from({ length: 40 }, (_, n) => listen(tw, `many:${n}`));
     await Promise.all(all.map((one) => subscribed(one)));
     await Promise.all(all.map(({ channel }, n) => channel.publish('n', n)));
@@ -130,7 +136,7 @@ describe.each(TRANSPORTS)('over %s', (transport) => {
 
   test('a handler that throws stops nothing and is reported', async () => {
     const node = await startNode();
-    const tw = client(node, { transports: [transport] });
+    const tw = client(node, options);
     const channel = tw.channel('room:1');
     channel.on('e', (payload) => { throw new Error(`on ${payload}`); });
     const room = listen(tw, 'room:1');
@@ -142,7 +148,7 @@ describe.each(TRANSPORTS)('over %s', (transport) => {
 
   test('echo: false does not come back', async () => {
     const node = await startNode();
-    const tw = client(node, { transports: [transport] });
+    const tw = client(node, options);
     const room = listen(tw, 'room:1');
     await subscribed(room);
     await room.channel.publish('e', 'mine', { echo: false });
@@ -154,7 +160,7 @@ describe.each(TRANSPORTS)('over %s', (transport) => {
 
   test('bytes, names of one\'s own, and a large message', async () => {
     const node = await startNode();
-    const tw = client(node, { transports: [transport] });
+    const tw = client(node, options);
     const room = listen(tw, 'raum/ü:1');
     const own: unknown[] = [];
     room.channel.on('gap', (gap) => own.push(gap));

@@ -136,6 +136,21 @@ test('a page that is frozen lets its connection go, and catches up when it is sh
   expect(await run(tab, `states.some(({ status, reason }) => status === 'waiting' && reason.code === 'frozen')`)).toBe(true);
 });
 
+test('a page that is looked at again asks at once whether its connection lives', async () => {
+  const node = await startNode();
+  const proxy = await startProxy(node);
+  const [, tab] = await tabs(1) as [BrowserContext, Page];
+  await run(tab, `begin(${JSON.stringify(proxy.url)}, { heartbeat: 600000, heartbeatTimeout: 500 })`);
+  proxy.stall();
+  await publish(node, 'room:1', { payload: 1 });
+  proxy.heal();
+  // The heartbeat would find it after ten minutes.
+  await run(tab, `document.dispatchEvent(new Event('visibilitychange', { bubbles: true }))`);
+  await heard(tab, 1);
+  expect(await run(tab, `states.some(({ status, reason }) => status === 'waiting' && reason.code === 'timeout')`)).toBe(true);
+  expect(await run(tab, 'gaps')).toEqual([]);
+});
+
 test('in a worker', async () => {
   const node = await startNode();
   const [, tab] = await tabs(1) as [BrowserContext, Page];

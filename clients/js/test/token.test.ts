@@ -9,11 +9,11 @@ import { TRANSPORTS, client, listen, startNode, startProxy, state, subscribed, u
 const SECRET = 'a secret of thirty-two bytes, or more';
 const env = { TIDEWIRE_AUTH__JWT__SECRET: SECRET };
 
-/** A token that is good for so many seconds. */
-function jwt(seconds: number, n = 0): string {
+/** A token that is good for so many seconds, and was for so many before. */
+function jwt(seconds: number, n = 0, before = 0): string {
   const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
   const iat = Math.floor(Date.now() / 1000);
-  const claims = { sub: 'ü', subscribe: ['*'], publish: ['*'], iat, exp: iat + seconds, n };
+  const claims = { sub: 'ü', subscribe: ['*'], publish: ['*'], iat: iat - before, exp: iat + seconds, n };
   const signed = `${part({ alg: 'HS256' })}.${part(claims)}`;
   return `${signed}.${createHmac('sha256', SECRET).update(signed).digest('base64url')}`;
 }
@@ -47,6 +47,27 @@ test.each(TRANSPORTS)('over %s an async function is asked once, and again when h
   expect(asked).toBe(2);
   expect(tw.state.status).toBe('open');
   expect(tw.states.filter(({ status }) => status === 'waiting')).toEqual([]);
+});
+
+test.each(TRANSPORTS)('over %s a login that the gateway ends: a token is fetched, and nothing is missed', async (transport) => {
+  const node = await startNode({ env: { ...env, TIDEWIRE_AUTH__JWT__LEEWAY: '0s' } });
+  let asked = 0;
+  const token = () => {
+    asked += 1;
+    // By its own times it is good for an hour: the client sees no reason to ask for another one.
+    return asked === 1 ? jwt(3, asked, 3_600) : jwt(3_600, asked);
+  };
+  const tw = client(node, { transports: [transport], token });
+  const room = listen(tw, 'room:1');
+  await subscribed(room);
+  await room.channel.publish('e', 1);
+  await until('the end of the login', () => asked === 2, 15_000);
+  await room.channel.publish('e', 2);
+  await until('both', () => room.payloads.length === 2);
+  expect(room.payloads).toEqual([1, 2]);
+  expect(room.gaps).toEqual([]);
+  expect(tw.state.status).toBe('open');
+  if (transport === 'ws') expect(tw.states.some(({ reason }: any) => reason?.code === 4002)).toBe(true);
 });
 
 test('a token function that fails is reported and asked again', async () => {
@@ -112,7 +133,7 @@ async function closing(codes: number[]): Promise<{ url: string }> {
 test('close codes decide: 4002 and 4100 ask for another token, 41xx ends it', async () => {
   const token = vi.fn(() => jwt(3_600));
   const options = { token, transports: ['ws'] as const };
-  const tw = client(await closing([4002, 4100, 4000, 1006]), options);
+  const tw = client(await closing([4002, 4100, 4000, 4003, 1012, 1006]), options);
   await state(tw, 'open');
   // At the start, for 4002, and for 4100; not for the others.
   expect(token).toHaveBeenCalledTimes(3);

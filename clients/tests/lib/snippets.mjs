@@ -5,6 +5,7 @@
 //
 //   <!-- snippet NAME -->                        it runs to its end, and ends well
 //   <!-- snippet NAME; stays -->                 it subscribes, and goes on while the ones below it run
+//   <!-- snippet NAME; listens -->               an application of the reader's, at port 3000; it says so when it is there
 //   <!-- snippet NAME; prints TEXT -->           it prints TEXT, at the end of the section at the latest
 //   <!-- snippet NAME; delivers TEXT -->         a subscriber of `news` gets a message with TEXT in it
 //   <!-- snippet NAME; config -->                TOML: the node of this section has it
@@ -85,7 +86,7 @@ globalThis.EventSource ??= require(${here('eventsource')}).EventSource;
 }
 
 /** The command that runs a snippet against these, from its folder. */
-export function prepare({ language, code, name }, folder, { node, redis }) {
+export function prepare({ language, code, name }, folder, { node, redis, port }) {
   const runtime = RUNTIMES[language];
   const place = join(folder, name);
   mkdirSync(place, { recursive: true });
@@ -93,6 +94,7 @@ export function prepare({ language, code, name }, folder, { node, redis }) {
   const real = code
     .replaceAll('127.0.0.1:8000', node.host)
     .replaceAll('127.0.0.1:6379', `127.0.0.1:${redis.port}`)
+    .replaceAll('listen(3000', `listen(${port}`)
     .replaceAll("'127.0.0.1', 6379", `'127.0.0.1', ${redis.port}`)
     .replaceAll('redis-cli ', `redis-cli -p ${redis.port} `);
   writeFileSync(file, real);

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tidewire_protocol::Channel;
+use tidewire_protocol::{Channel, check_json};
 
 use crate::error::AuthError;
 use crate::identity::{Identity, Who};
@@ -13,6 +13,9 @@ use crate::pattern::{Pattern, Patterns};
 pub const MAX_SUB_BYTES: usize = 128;
 /// The most that a token may say of its user for others, in bytes of JSON.
 pub const MAX_INFO_BYTES: usize = 1_024;
+
+/// A token that ends later counts seconds as milliseconds, and would hold for ever by mistake.
+const LAST_SECOND: f64 = 1e11;
 
 /// What a token says (RFC 7519, section 4.1, and our own). A claim of the wrong type, or one that
 /// is there twice, makes the token invalid; unknown claims are passed over.
@@ -61,6 +64,9 @@ impl Claims {
         if info.as_ref().is_some_and(|info| info.get().len() > MAX_INFO_BYTES) {
             return Err(wrong(format!("'info' must have at most {MAX_INFO_BYTES} bytes")));
         }
+        if let Some(Err(fault)) = info.as_ref().map(|info| check_json(info.get())) {
+            return Err(wrong(format!("'info' is {fault}")));
+        }
         let channels = self.channels.iter().map(channel).collect::<Result<Box<[_]>, _>>()?;
         // What a stream is subscribed to at once is granted by that.
         let at_once = channels.iter().map(|channel| Ok(Pattern::exact(channel)));
@@ -81,6 +87,11 @@ impl Claims {
         let exp = self.exp.ok_or_else(|| AuthError::Claims("'exp' is missing".to_owned()))?;
         // Times may have fractions (RFC 7519, section 2). The conversion cuts them off, and what
         // is out of bounds: below 0 is long ago, and no NaN is in JSON.
+        if exp > LAST_SECOND {
+            let text = "'exp' is in seconds since 1970, and this would be after the year 5000; in \
+                milliseconds, perhaps?";
+            return Err(AuthError::Claims(text.to_owned()));
+        }
         let expires = (exp as u64).saturating_add(settings.leeway);
         if expires <= now {
             return Err(AuthError::Expired);

@@ -73,20 +73,30 @@ impl Jwt {
             return Err(AuthError::Malformed);
         }
         let brought = self.brought_keys();
-        let keys = self.fixed.0.iter().chain(brought.iter().flat_map(|set| &set.0));
+        let fixed = self.fixed.0.iter().map(|key| (key, false));
+        let keys = fixed.chain(brought.iter().flat_map(|set| &set.0).map(|key| (key, true)));
         let mut outcome = Err(AuthError::UnknownKey);
-        for key in keys.filter(|key| key.fits(header.kid.as_deref(), header.alg)) {
+        // Whether a key was tried for want of a name that would tell it from one that is newer.
+        let mut may_be_newer = false;
+        for (key, is_brought) in keys.filter(|(key, _)| key.fits(header.kid.as_deref(), header.alg))
+        {
             match jsonwebtoken::decode::<Claims>(token, &key.key, &key.validation) {
                 Ok(data) => return data.claims.identity(&self.settings, now),
                 // The signature was good, what is signed is not.
                 Err(error) if matches!(error.kind(), ErrorKind::Json(_) | ErrorKind::Utf8(_)) => {
                     return Err(AuthError::Claims("a claim has the wrong type".to_owned()));
                 }
-                Err(_) => outcome = Err(AuthError::Signature),
+                Err(_) => {
+                    may_be_newer |= is_brought && !(key.is_named() && header.kid.is_some());
+                    outcome = Err(AuthError::Signature);
+                }
             }
         }
         if self.waits_for_keys() {
             return Err(AuthError::NoKeys);
+        }
+        if may_be_newer {
+            return Err(AuthError::UnknownKey);
         }
         outcome
     }

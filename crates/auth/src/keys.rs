@@ -108,6 +108,11 @@ impl Key {
         Self { kid: kid.map(Into::into), key, validation, algorithm }
     }
 
+    /// Whether it has a name.
+    pub(crate) const fn is_named(&self) -> bool {
+        self.kid.is_some()
+    }
+
     /// Whether a token with this `kid` and algorithm may have been signed by it. A key without a
     /// name may have signed any of its algorithm.
     pub(crate) fn fits(&self, kid: Option<&str>, algorithm: Algorithm) -> bool {

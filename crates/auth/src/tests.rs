@@ -148,6 +148,11 @@ fn a_good_token_is_its_user() {
     assert!(!identity.has_expired(NOW + 69) && identity.has_expired(NOW + 70));
 }
 
+/// So many lists, each in the next.
+fn nested(deep: usize) -> Value {
+    (1..deep).fold(json!([]), |inner, _| json!([inner]))
+}
+
 #[test]
 fn claims_are_checked() {
     let claims_error = |text: &str| AuthError::Claims(text.to_owned());
@@ -175,13 +180,18 @@ fn claims_are_checked() {
         json!({"publish": ["{user}"]}),
         json!({"channels": ["a b"]}),
         json!({"info": "x".repeat(1_024)}),
+        json!({"info": nested(129)}),
+        // Milliseconds: it would hold for ever.
+        json!({"exp": NOW * 1_000}),
+        json!({"exp": 1e300}),
     ] {
         assert!(matches!(verify(&with(changes.clone())), Err(AuthError::Claims(_))), "{changes}");
     }
     for changes in [
         json!({"exp": NOW - 9}),
         json!({"exp": NOW as f64 + 0.5}),
-        json!({"exp": 1e300}),
+        json!({"exp": 1e11}),
+        json!({"info": nested(128)}),
         json!({"nbf": NOW + 10}),
         json!({"info": null}),
         json!({"unknown": {"a": 1}}),
@@ -339,6 +349,13 @@ fn a_jwk_set_is_brought_and_replaced() {
     assert!(jwt.verify(&one.token(None), NOW).is_ok());
     assert_eq!(jwt.verify(&one.token(Some("2")), NOW).unwrap_err(), AuthError::UnknownKey);
     assert_eq!(jwt.verify(&two.token(Some("2")), NOW).unwrap_err(), AuthError::UnknownKey);
+    // A name that is known was not changed; where one is missing, newer keys may be meant.
+    let same = |kid| ec().token(kid);
+    assert_eq!(jwt.verify(&same(Some("1")), NOW).unwrap_err(), AuthError::Signature);
+    assert_eq!(jwt.verify(&same(None), NOW).unwrap_err(), AuthError::UnknownKey);
+    jwt.bring(jwks(std::slice::from_ref(&one.jwk)).unwrap());
+    assert!(jwt.verify(&one.token(Some("1")), NOW).is_ok());
+    assert_eq!(jwt.verify(&same(Some("1")), NOW).unwrap_err(), AuthError::UnknownKey);
     jwt.bring(jwks(&[named(&two, "2"), named(&ed(), "3")]).unwrap());
     assert!(jwt.verify(&two.token(Some("2")), NOW).is_ok());
     assert_eq!(jwt.verify(&one.token(Some("1")), NOW).unwrap_err(), AuthError::UnknownKey);

@@ -1,5 +1,8 @@
 //! The command line.
 
+mod load;
+mod resume;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -8,8 +11,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::outcome::Run;
-use crate::pace::Pace;
 use crate::subscriber::Words;
+pub(crate) use load::{Cross, Fanout, Inbound, Load};
+pub(crate) use resume::{Avalanche, Jitter};
 
 /// Measures a realtime server from outside: memory per connection, CPU per delivered message,
 /// latency. Linux only; the server's CPU and memory are read from /proc of --pid.
@@ -29,8 +33,11 @@ pub(crate) enum Command {
     Fanout(Fanout),
     /// Publishes on one node and receives on another.
     Cross(Cross),
+    /// Lets many clients publish over their own WebSockets, and waits for the acknowledgements
+    /// (Tidewire, and `limit`, which sends back what comes).
+    Inbound(Inbound),
     /// Serves as the bare loop that other servers are compared with: one thread, one frame
-    /// encoded once, one send a subscriber. WebSocket at /ws, SSE at /sse, POST to /publish.
+    /// encoded once, one send a subscriber. WebSocket at /ws, SSE at /sse, POST to /publish; each with ?channel=.
     Limit(Limit),
     /// Lets all clients of a channel lose their connections and come back at once with their
     /// cursors (Tidewire only).
@@ -78,12 +85,15 @@ pub(crate) struct CrowdArguments {
     /// A text frame to send once the WebSocket is open, for servers that want to be asked.
     #[arg(long)]
     hello: Option<String>,
+    /// Offers permessage-deflate on WebSockets, and reads what comes compressed.
+    #[arg(long)]
+    deflate: bool,
 }
 
 impl CrowdArguments {
     /// How one becomes subscribed.
     pub(crate) fn words(&self) -> Words {
-        Words { ready: self.ready.clone(), hello: self.hello.clone() }
+        Words { ready: self.ready.clone(), hello: self.hello.clone(), deflate: self.deflate }
     }
 }
 
@@ -98,9 +108,15 @@ pub(crate) struct Connect {
     /// How many.
     #[arg(long, default_value_t = 10_000)]
     pub(crate) connections: usize,
+    /// Subscribes each to so many channels that no other has; the URL then has no query.
+    #[arg(long)]
+    pub(crate) own: Option<usize>,
     /// For how long, such as 10s.
     #[arg(long, default_value = "5s")]
     pub(crate) hold: Span,
+    /// Ends when standard input is closed, if that is before.
+    #[arg(long)]
+    pub(crate) until_closed: bool,
     /// The server's process (repeatable: all together).
     #[arg(long)]
     pub(crate) pid: Vec<u32>,
@@ -108,135 +124,6 @@ pub(crate) struct Connect {
     pub(crate) crowd: CrowdArguments,
     #[command(flatten)]
     pub(crate) print: Print,
-}
-
-/// `fanout`.
-#[derive(Debug, Args)]
-pub(crate) struct Fanout {
-    #[command(flatten)]
-    pub(crate) load: Load,
-}
-
-/// A load on one channel.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Load {
-    /// Where subscribers connect: ws: or http: (SSE); {channel} stands for the channel.
-    #[arg(long)]
-    pub(crate) url: String,
-    /// Where messages are published: http: (POST), ws:, or redis://HOST/NAME (PUBLISH to NAME).
-    #[arg(long)]
-    pub(crate) publish: String,
-    /// What is published, with {payload} and perhaps {channel}; by default what Tidewire takes.
-    #[arg(long)]
-    pub(crate) body: Option<String>,
-    #[arg(long, default_value = "bench")]
-    pub(crate) channel: String,
-    #[arg(long, default_value_t = 1_000)]
-    pub(crate) subscribers: usize,
-    /// Spreads the subscribers over so many channels, whose names end with a number; they are
-    /// published to in turn. It divides the number of subscribers.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) channels: usize,
-    /// Messages a second.
-    #[arg(long, default_value_t = 20.0, value_parser = rate)]
-    pub(crate) rate: f64,
-    /// As fast as it goes, with so many messages under way (not yet received by all).
-    #[arg(long, conflicts_with = "rate", num_args = 0..=1, default_missing_value = "8",
-          value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) saturate: Option<u32>,
-    /// Over how many connections messages are published, in turn. Few servers answer the second
-    /// request of a connection before the first.
-    #[arg(long, default_value_t = 8)]
-    pub(crate) publishers: usize,
-    /// Length of the payload, a text.
-    #[arg(long, default_value_t = 128)]
-    pub(crate) payload_bytes: usize,
-    /// For how long to publish, such as 10s or 500ms.
-    #[arg(long, default_value = "10s")]
-    pub(crate) seconds: Span,
-    /// The same before it, not measured.
-    #[arg(long, default_value = "1s")]
-    pub(crate) warmup: Span,
-    /// The server's process (repeatable: all together).
-    #[arg(long)]
-    pub(crate) pid: Vec<u32>,
-    #[command(flatten)]
-    pub(crate) crowd: CrowdArguments,
-    #[command(flatten)]
-    pub(crate) print: Print,
-}
-
-impl Load {
-    /// The channels' names.
-    pub(crate) fn names(&self) -> Vec<String> {
-        match self.channels {
-            1 => vec![self.channel.clone()],
-            count => (0..count).map(|number| format!("{}{number}", self.channel)).collect(),
-        }
-    }
-
-    /// How fast it publishes.
-    pub(crate) fn pace(&self) -> Pace {
-        self.saturate.map_or(Pace::Rate(self.rate), Pace::UnderWay)
-    }
-}
-
-/// `cross`.
-#[derive(Debug, Args)]
-pub(crate) struct Cross {
-    /// Where messages are published: node A.
-    #[arg(long)]
-    publish: String,
-    /// Where they are received: node B.
-    #[arg(long)]
-    url: String,
-    #[arg(long, default_value = "bench")]
-    channel: String,
-    #[arg(long, default_value_t = 1)]
-    subscribers: usize,
-    /// Messages a second.
-    #[arg(long, default_value_t = 500.0, value_parser = rate)]
-    rate: f64,
-    /// Over how many connections messages are published, in turn. Few servers answer the second
-    /// request of a connection before the first.
-    #[arg(long, default_value_t = 32)]
-    publishers: usize,
-    /// Length of the payload, a text.
-    #[arg(long, default_value_t = 128)]
-    payload_bytes: usize,
-    /// For how long to publish, such as 10s.
-    #[arg(long, default_value = "10s")]
-    seconds: Span,
-    /// The processes of both nodes.
-    #[arg(long)]
-    pid: Vec<u32>,
-    #[command(flatten)]
-    crowd: CrowdArguments,
-    #[command(flatten)]
-    pub(crate) print: Print,
-}
-
-impl Cross {
-    /// The load that it is.
-    pub(crate) fn as_load(&self) -> Load {
-        Load {
-            url: self.url.clone(),
-            publish: self.publish.clone(),
-            body: None,
-            channel: self.channel.clone(),
-            subscribers: self.subscribers,
-            channels: 1,
-            rate: self.rate,
-            saturate: None,
-            publishers: self.publishers,
-            payload_bytes: self.payload_bytes,
-            seconds: self.seconds,
-            warmup: Span(Duration::from_secs(1)),
-            pid: self.pid.clone(),
-            crowd: self.crowd.clone(),
-            print: self.print.clone(),
-        }
-    }
 }
 
 /// `limit`.
@@ -248,95 +135,6 @@ pub(crate) struct Limit {
     /// Joins the frames of all messages that wait, and sends them at once.
     #[arg(long)]
     pub(crate) join: bool,
-}
-
-/// `avalanche`.
-#[derive(Debug, Args)]
-pub(crate) struct Avalanche {
-    /// Where clients are at first: ws:, with {channel}.
-    #[arg(long)]
-    pub(crate) url: String,
-    /// Where they come back to, and where those are who stay; by default the same.
-    #[arg(long)]
-    pub(crate) back: Option<String>,
-    /// Where messages are published: ws:, or http: (POST) with {channel}. Over HTTP one waits for
-    /// the other's answer, and those who stay for that.
-    #[arg(long)]
-    pub(crate) publish: String,
-    /// The Redis whose commands are counted: redis://HOST.
-    #[arg(long)]
-    pub(crate) redis: Option<String>,
-    #[arg(long, default_value = "bench")]
-    pub(crate) channel: String,
-    #[arg(long, default_value_t = 10_000)]
-    pub(crate) clients: usize,
-    /// What each has to catch up on.
-    #[arg(long, default_value_t = 10)]
-    pub(crate) messages: u32,
-    /// Clients of another channel who stay connected meanwhile.
-    #[arg(long, default_value_t = 20)]
-    pub(crate) watchers: usize,
-    /// Messages a second for those who stay.
-    #[arg(long, default_value_t = 20.0, value_parser = rate)]
-    pub(crate) rate: f64,
-    /// Length of the payload, a text.
-    #[arg(long, default_value_t = 128)]
-    pub(crate) payload_bytes: usize,
-    /// How many handshakes may be under way at first; on the way back all are.
-    #[arg(long, default_value_t = 128)]
-    pub(crate) at_once: usize,
-    /// How many loopback addresses to come from.
-    #[arg(long, default_value_t = 4)]
-    pub(crate) sources: u8,
-    /// How long all may take to be back.
-    #[arg(long, default_value = "60s")]
-    pub(crate) patience: Span,
-    #[command(flatten)]
-    pub(crate) print: Print,
-}
-
-/// `jitter`.
-#[derive(Debug, Args)]
-pub(crate) struct Jitter {
-    /// Where clients connect: ws:, with {channel}.
-    #[arg(long)]
-    pub(crate) url: String,
-    /// Where messages are published: http: (POST) or ws:, with {channel}.
-    #[arg(long)]
-    pub(crate) publish: String,
-    #[arg(long, default_value = "bench")]
-    pub(crate) channel: String,
-    #[arg(long, default_value_t = 10_000)]
-    pub(crate) clients: usize,
-    /// How many messages are published.
-    #[arg(long, default_value_t = 120)]
-    pub(crate) messages: u32,
-    /// Messages a second.
-    #[arg(long, default_value_t = 2.0, value_parser = rate)]
-    pub(crate) rate: f64,
-    /// From one cut of a client's link to the next.
-    #[arg(long, default_value = "15s")]
-    pub(crate) every: Span,
-    /// For how long it is cut.
-    #[arg(long, default_value = "2s")]
-    pub(crate) away: Span,
-    /// Cuts all at the same moment, instead of one after the other.
-    #[arg(long)]
-    pub(crate) together: bool,
-    /// Length of the payload, a text.
-    #[arg(long, default_value_t = 128)]
-    pub(crate) payload_bytes: usize,
-    /// How many handshakes may be under way at first.
-    #[arg(long, default_value_t = 128)]
-    pub(crate) at_once: usize,
-    /// How many loopback addresses to come from.
-    #[arg(long, default_value_t = 4)]
-    pub(crate) sources: u8,
-    /// How long the last messages may take.
-    #[arg(long, default_value = "20s")]
-    pub(crate) patience: Span,
-    #[command(flatten)]
-    pub(crate) print: Print,
 }
 
 /// `summary`.

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::clock;
 use crate::marker::Marker;
-use crate::scan::Search;
+use crate::senses::Senses;
 use crate::subscriber::{Progress, Subscriber, Words};
 use crate::target::Target;
 
@@ -37,15 +37,21 @@ pub(crate) struct Plan<'a> {
     /// Loopback addresses to come from.
     pub(crate) sources: u8,
     pub(crate) words: &'a Words,
+    /// How many of the last ones stop reading once they are subscribed.
+    pub(crate) stalled: usize,
+    /// How the server refuses, where that is to be counted.
+    pub(crate) refusal: Option<&'static str>,
 }
 
 /// The subscribers.
 pub(crate) struct Crowd {
     poll: Poll,
     events: Events,
-    search: Search,
+    senses: Senses,
     scratch: Box<[u8]>,
     members: Vec<Option<Subscriber>>,
+    /// How many of the last ones do not read.
+    stalled: usize,
     words: Words,
     lost: usize,
     first_loss: Option<io::Error>,
@@ -91,9 +97,10 @@ impl Crowd {
         let mut crowd = Self {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS),
-            search: Search::new(),
+            senses: Senses::new(plan.refusal),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             members: Vec::with_capacity(plan.size),
+            stalled: plan.stalled,
             words: plan.words.clone(),
             lost: 0,
             first_loss: None,
@@ -120,13 +127,17 @@ impl Crowd {
             }
         }
         opening.took = clock::now() - began;
+        for member in crowd.members.iter_mut().rev().take(plan.stalled).flatten() {
+            crowd.poll.registry().deregister(&mut member.socket)?;
+        }
         Ok((crowd, opening))
     }
 
     fn add(&mut self, plan: &Plan<'_>) -> anyhow::Result<()> {
         let index = self.members.len();
         let target = &plan.targets[index % plan.targets.len()];
-        let mut member = Subscriber::open(target, index, plan.sources)
+        let stalls = index >= plan.size - plan.stalled;
+        let mut member = Subscriber::open(target, index, plan.sources, plan.words, stalls)
             .with_context(|| format!("connection {index} to {}", target.address))?;
         self.poll.registry().register(&mut member.socket, Token(index), Interest::READABLE)?;
         self.members.push(Some(member));
@@ -138,9 +149,26 @@ impl Crowd {
         self.poll.registry()
     }
 
-    /// How many are still connected.
+    /// How many are still connected, those who do not read left out.
     pub(crate) fn alive(&self) -> usize {
-        self.members.len() - self.lost
+        self.members.len() - self.stalled - self.lost
+    }
+
+    /// How many of those who do not read the server has let go. They read now.
+    pub(crate) fn let_go(&mut self) -> usize {
+        let Self { members, scratch, stalled, .. } = self;
+        let quiet = members.iter_mut().rev().take(*stalled).flatten();
+        quiet.map(|member| member.is_ended(scratch)).filter(|ended| *ended).count()
+    }
+
+    /// Sends a frame on one of the connections, if it is still there.
+    pub(crate) fn send(&mut self, index: usize, frame: &[u8]) -> io::Result<()> {
+        self.members.get_mut(index).and_then(Option::as_mut).map_or(Ok(()), |one| one.send(frame))
+    }
+
+    /// What the server refused so far, if that is counted.
+    pub(crate) fn refused(&self) -> u64 {
+        self.senses.refused
     }
 
     /// How many were lost, and why the first one was.
@@ -180,9 +208,10 @@ impl Crowd {
             let Some(member) = place else { continue };
             // Read at the first marker and not before: the system call comes first.
             let mut now = None;
-            let read = member.read(&mut self.scratch, &self.search, &self.words, &mut |marker| {
-                on(marker, *now.get_or_insert_with(clock::now));
-            });
+            let read =
+                member.read(&mut self.scratch, &mut self.senses, &self.words, &mut |marker| {
+                    on(marker, *now.get_or_insert_with(clock::now));
+                });
             let error = match read {
                 Ok(Progress::Same) => continue,
                 Ok(Progress::Ready) => {

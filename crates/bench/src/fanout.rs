@@ -9,6 +9,7 @@ use crate::clock::{micros, seconds};
 use crate::crowd::{Crowd, Losses, OTHERS, Plan};
 use crate::outcome::{Latency, Run, Table};
 use crate::phase::{Phase, Stage};
+use crate::process::Course;
 use crate::publisher::Publisher;
 use crate::target::Target;
 use crate::template::Template;
@@ -24,11 +25,16 @@ pub(crate) struct Outcome {
     publish: &'static str,
     subscribers: usize,
     channels: usize,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    stalled: Option<Stalled>,
     payload_bytes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     rate: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     under_way: Option<u32>,
+    /// After how many messages it was to end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    most: Option<u64>,
     /// From the first publish to the last receipt.
     seconds: f64,
     published: u64,
@@ -54,6 +60,17 @@ pub(crate) struct Outcome {
     client_cpu_us: f64,
     /// Near 1 the generator is what is being measured.
     client_busy: f64,
+    /// The server's resident memory, in bytes; with a process id only.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    memory: Option<Course>,
+}
+
+/// Subscribers that did not read.
+#[derive(Debug, Serialize)]
+struct Stalled {
+    stalled: usize,
+    /// Those that the server let go.
+    let_go: usize,
 }
 
 /// Runs it.
@@ -61,6 +78,11 @@ pub(crate) fn run(load: &Load) -> anyhow::Result<Outcome> {
     let (count, channels) = (load.subscribers, load.channels);
     ensure!(count > 0, "there must be a subscriber");
     ensure!(channels > 0 && count.is_multiple_of(channels), "--channels divides --subscribers");
+    let stalled = load.stalled;
+    ensure!(
+        stalled < count && stalled.is_multiple_of(channels),
+        "--channels divides --stalled, and somebody reads"
+    );
     let (mut subscribes, mut templates) = (vec![], vec![]);
     for name in &load.names() {
         subscribes.push(Target::parse(&load.url, name).context("--url")?);
@@ -75,6 +97,8 @@ pub(crate) fn run(load: &Load) -> anyhow::Result<Outcome> {
         at_once: load.crowd.at_once,
         sources: load.crowd.sources,
         words: &load.crowd.words(),
+        stalled: load.stalled,
+        refusal: None,
     })?;
     let publishers = (0..load.publishers.max(1))
         .map(|index| {
@@ -84,12 +108,14 @@ pub(crate) fn run(load: &Load) -> anyhow::Result<Outcome> {
         .collect::<anyhow::Result<_>>()?;
     let pids = load.pid.clone();
     let mut stage = Stage { crowd, publishers, templates, pace: load.pace(), pids, next: 0 };
-    stage.phase(load.warmup.into())?;
+    stage.phase(load.warmup.into(), None)?;
     stage.crowd.whole()?;
     let refused = stage.refused();
-    let phase = stage.phase(load.seconds.into())?;
+    let phase = stage.phase(load.seconds.into(), load.messages)?;
     let refused = stage.refused() - refused;
+    let let_go = stage.crowd.let_go();
     Ok(Outcome {
+        stalled: (stalled > 0).then_some(Stalled { stalled, let_go }),
         transport: subscribe.scheme.transport(),
         publish: publish.scheme.publishing(),
         refused,
@@ -102,7 +128,7 @@ impl Outcome {
     fn of(load: &Load, phase: &Phase, losses: Losses) -> Self {
         let took = seconds(phase.took.max(1));
         let each = |nanos: u64| micros(nanos) / phase.delivered.max(1) as f64;
-        let audience = (load.subscribers / load.channels.max(1)) as u64;
+        let audience = ((load.subscribers - load.stalled) / load.channels.max(1)) as u64;
         let measured = !load.pid.is_empty();
         Self {
             run: load.print.run(),
@@ -110,9 +136,11 @@ impl Outcome {
             publish: "",
             subscribers: load.subscribers,
             channels: load.channels,
+            stalled: None,
             payload_bytes: load.payload_bytes,
             rate: load.saturate.is_none().then_some(load.rate),
             under_way: load.saturate,
+            most: load.messages,
             seconds: took,
             published: phase.published,
             refused: 0,
@@ -127,6 +155,7 @@ impl Outcome {
             server_busy: measured.then(|| seconds(phase.server.total()) / took),
             client_cpu_us: each(phase.client.total()),
             client_busy: seconds(phase.client.total()) / took,
+            memory: measured.then_some(phase.memory),
         }
     }
 }
@@ -159,6 +188,14 @@ impl Table for Outcome {
             let share = busy * 100.0;
             let text = format!("{cpu:.2} us a delivery ({user:.2} user), {share:.0} % of a core");
             rows.push(("server CPU", text));
+        }
+        if let Some(Stalled { stalled, let_go }) = self.stalled {
+            rows.push(("did not read", format!("{stalled}, of which {let_go} were let go")));
+        }
+        if let Some(Course { rss_before, rss_half, rss_after, rss_peak }) = self.memory {
+            let text = [rss_before, rss_half, rss_after].map(|bytes| (bytes >> 10).to_string());
+            let text = format!("{} KiB, at most {}", text.join(", "), rss_peak >> 10);
+            rows.push(("resident", text));
         }
         let share = self.client_busy * 100.0;
         let text = format!("{:.2} us a delivery, {share:.0} % of a core", self.client_cpu_us);

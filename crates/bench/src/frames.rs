@@ -8,6 +8,8 @@
 pub(crate) enum Piece<'a> {
     /// A part of the payload of a text or binary message.
     Data(&'a [u8]),
+    /// A part of the payload of a compressed one, and whether the message ends with it.
+    Packed(&'a [u8], bool),
     /// A ping with its payload, to be answered.
     Ping(&'a [u8]),
     /// The server closes.
@@ -21,6 +23,8 @@ pub(crate) struct Frames {
     header: [u8; 10],
     have: u8,
     opcode: u8,
+    /// Whether the message is compressed (RFC 7692: RSV1 of its first frame).
+    packed: bool,
     /// Bytes of the payload that are still to come.
     left: u64,
     /// The payload of a control frame so far; owns nothing between control frames.
@@ -42,7 +46,8 @@ impl Frames {
             let (payload, rest) = bytes.split_at(length);
             self.left -= length as u64;
             if self.opcode < CLOSE {
-                on(Piece::Data(payload));
+                let last = self.left == 0 && self.header[0] & 0x80 != 0;
+                on(if self.packed { Piece::Packed(payload, last) } else { Piece::Data(payload) });
             } else {
                 self.control.extend_from_slice(payload);
                 if self.left == 0 {
@@ -74,6 +79,9 @@ impl Frames {
         }
         self.have = 0;
         self.opcode = self.header[0] & 0x0f;
+        if matches!(self.opcode, 1 | 2) {
+            self.packed = self.header[0] & 0x40 != 0;
+        }
         self.left = match have {
             2 => u64::from(self.header[1] & 0x7f),
             more => self.header[2..more].iter().fold(0, |n, byte| n << 8 | u64::from(*byte)),

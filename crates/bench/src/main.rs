@@ -10,6 +10,7 @@ mod connect;
 mod crowd;
 mod fanout;
 mod frames;
+mod inbound;
 mod limit;
 mod marker;
 mod outcome;
@@ -20,6 +21,7 @@ mod publisher;
 mod replies;
 mod resume;
 mod scan;
+mod senses;
 mod subscriber;
 mod summary;
 mod target;
@@ -65,6 +67,10 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Jitter(arguments) => {
             let outcome = resume::jitter(arguments)?;
             outcome::print(&arguments.print, "jitter", &outcome)
+        }
+        Command::Inbound(arguments) => {
+            let outcome = inbound::run(arguments)?;
+            outcome::print(&arguments.print, "inbound", &outcome)
         }
         Command::Limit(arguments) => limit::run(arguments),
         Command::Summary(arguments) => summary::run(arguments),

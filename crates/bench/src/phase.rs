@@ -10,7 +10,7 @@ use crate::clock;
 use crate::crowd::{Crowd, Turn};
 use crate::marker::Marker;
 use crate::pace::Pace;
-use crate::process::Cpu;
+use crate::process::{Course, Cpu};
 use crate::publisher::Publisher;
 use crate::template::Template;
 
@@ -48,6 +48,8 @@ pub(crate) struct Phase {
     pub(crate) server: Cpu,
     /// Of this process.
     pub(crate) client: Cpu,
+    /// The server's memory.
+    pub(crate) memory: Course,
 }
 
 impl Phase {
@@ -60,8 +62,9 @@ impl Phase {
 }
 
 impl Stage {
-    /// Publishes for this long, and waits until everything has arrived or nothing more does.
-    pub(crate) fn phase(&mut self, length: Duration) -> anyhow::Result<Phase> {
+    /// Publishes for this long or so many, and waits until everything has arrived or nothing more
+    /// does.
+    pub(crate) fn phase(&mut self, length: Duration, most: Option<u64>) -> anyhow::Result<Phase> {
         let mut phase = Phase {
             first: self.next,
             published: 0,
@@ -70,14 +73,24 @@ impl Stage {
             took: 0,
             server: Cpu::default(),
             client: Cpu::default(),
+            memory: Course::begin(&self.pids)?,
         };
+        let most = most.unwrap_or(u64::MAX);
         let (server, client) = (Cpu::of(&self.pids)?, Cpu::own()?);
-        let (began, end) = (clock::now(), clock::nanos(length));
+        let (began, mut end) = (clock::now(), clock::nanos(length));
         let (mut turn, mut last) = (Turn::default(), 0);
         loop {
             let elapsed = clock::now() - began;
             if elapsed < end {
-                self.publish(&mut phase, elapsed)?;
+                self.publish(&mut phase, elapsed, most)?;
+                if phase.memory.rss_half == 0
+                    && (phase.published >= most / 2 || elapsed >= clock::nanos(length) / 2)
+                {
+                    phase.memory.half(&self.pids)?;
+                }
+                if phase.published == most {
+                    end = elapsed;
+                }
             } else if phase.delivered >= phase.published * self.audience()
                 || elapsed.saturating_sub(last.max(end)) > PATIENCE
             {
@@ -101,6 +114,7 @@ impl Stage {
         phase.took = last;
         phase.server = Cpu::of(&self.pids)? - server;
         phase.client = Cpu::own()? - client;
+        phase.memory.end(&self.pids)?;
         Ok(phase)
     }
 
@@ -115,9 +129,9 @@ impl Stage {
     }
 
     /// Publishes what is due.
-    fn publish(&mut self, phase: &mut Phase, elapsed: u64) -> anyhow::Result<()> {
+    fn publish(&mut self, phase: &mut Phase, elapsed: u64, most: u64) -> anyhow::Result<()> {
         let arrived = phase.delivered / self.audience().max(1);
-        let allowed = self.pace.allowed(elapsed, arrived);
+        let allowed = self.pace.allowed(elapsed, arrived).min(most);
         while phase.published < allowed {
             let index = self.next as usize % self.publishers.len().max(1);
             let channel = self.next as usize % self.templates.len().max(1);

@@ -83,6 +83,47 @@ impl Memory {
     }
 }
 
+/// Resident memory of processes over a time, in bytes.
+#[derive(Debug, Default, Clone, Copy, Serialize)]
+pub(crate) struct Course {
+    pub(crate) rss_before: u64,
+    /// When half of the messages were published.
+    pub(crate) rss_half: u64,
+    pub(crate) rss_after: u64,
+    /// The most in between (`VmHWM`), each process's at its own time.
+    pub(crate) rss_peak: u64,
+}
+
+impl Course {
+    /// Begins: forgets earlier peaks (proc(5), `clear_refs`; one's own processes only).
+    pub(crate) fn begin(pids: &[u32]) -> anyhow::Result<Self> {
+        for pid in pids {
+            // Else the peak is that since the process began, which is no less.
+            let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
+        }
+        Ok(Self { rss_before: resident(pids)?, ..Self::default() })
+    }
+
+    /// Half of the way.
+    pub(crate) fn half(&mut self, pids: &[u32]) -> anyhow::Result<()> {
+        self.rss_half = resident(pids)?;
+        Ok(())
+    }
+
+    /// Ends.
+    pub(crate) fn end(&mut self, pids: &[u32]) -> anyhow::Result<()> {
+        self.rss_after = resident(pids)?;
+        self.rss_peak = pids
+            .iter()
+            .try_fold(0, |sum, pid| anyhow::Ok(sum + field(*pid, "status", "VmHWM:")?))?;
+        Ok(())
+    }
+}
+
+fn resident(pids: &[u32]) -> anyhow::Result<u64> {
+    pids.iter().try_fold(0, |sum, pid| Ok(sum + field(*pid, "status", "VmRSS:")?))
+}
+
 /// A line `Name:   123 kB`, in bytes.
 fn field(pid: u32, file: &str, name: &str) -> anyhow::Result<u64> {
     let path = format!("/proc/{pid}/{file}");

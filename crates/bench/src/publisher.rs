@@ -105,7 +105,7 @@ impl Publisher {
 /// The WebSocket's handshake, and what already came after it.
 fn upgrade(socket: &mut std::net::TcpStream, target: &Target) -> io::Result<Vec<u8>> {
     socket.set_read_timeout(Some(HANDSHAKE))?;
-    socket.write_all(upgrade_request(target).as_bytes())?;
+    socket.write_all(upgrade_request(target, false).as_bytes())?;
     let (mut head, mut input) = (Vec::new(), [0; 4_096]);
     loop {
         let length = socket.read(&mut input)?;

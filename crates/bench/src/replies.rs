@@ -43,7 +43,7 @@ impl Replies {
             Self::WebSocket(frames) => {
                 let mut closed = false;
                 frames.feed(bytes, &mut |piece| match piece {
-                    Piece::Data(data) => web_socket(data, tally),
+                    Piece::Data(data) | Piece::Packed(data, _) => web_socket(data, tally),
                     Piece::Ping(payload) => pong(payload),
                     Piece::Close => closed = true,
                 });

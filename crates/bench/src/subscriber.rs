@@ -12,7 +12,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::frames::{Frames, Piece, client_frame};
 use crate::marker::Marker;
-use crate::scan::{Scan, Search};
+use crate::scan::Scan;
+use crate::senses::Senses;
 use crate::target::{Scheme, Target};
 
 /// How long the connect itself may take.
@@ -28,6 +29,8 @@ pub(crate) struct Subscriber {
     state: State,
     frames: Frames,
     scan: Scan,
+    /// The beginning of a compressed message that was cut; owns nothing else.
+    packed: Vec<u8>,
 }
 
 enum State {
@@ -45,7 +48,12 @@ pub(crate) struct Words {
     pub(crate) ready: String,
     /// A frame to send after the WebSocket's handshake, for servers that want to be asked.
     pub(crate) hello: Option<String>,
+    /// Whether `permessage-deflate` is offered.
+    pub(crate) deflate: bool,
 }
+
+/// The bytes that a client which does not read lets the kernel keep for it.
+const SMALL: usize = 4 << 10;
 
 /// What a subscriber has become by reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,10 +69,17 @@ pub(crate) enum Progress {
 impl Subscriber {
     /// Connects and asks. From the loopback address the source is chosen by `index` among
     /// `sources`, so that ports are not used up.
-    pub(crate) fn open(target: &Target, index: usize, sources: u8) -> io::Result<Self> {
-        let mut socket = connect(target.address, index, sources)?;
+    pub(crate) fn open(
+        target: &Target,
+        index: usize,
+        sources: u8,
+        words: &Words,
+        stalls: bool,
+    ) -> io::Result<Self> {
+        let buffer = stalls.then_some(SMALL);
+        let mut socket = connect_with(target.address, index, sources, buffer)?;
         let request = match target.scheme {
-            Scheme::WebSocket => upgrade_request(target),
+            Scheme::WebSocket => upgrade_request(target, words.deflate),
             _ => format!(
                 "GET {} HTTP/1.1\r\nhost: {}\r\naccept: text/event-stream\r\n\r\n",
                 target.path, target.authority
@@ -79,6 +94,7 @@ impl Subscriber {
             state: State::Head(Vec::new()),
             frames: Frames::default(),
             scan: Scan::default(),
+            packed: Vec::new(),
         })
     }
 
@@ -86,7 +102,7 @@ impl Subscriber {
     pub(crate) fn read(
         &mut self,
         scratch: &mut [u8],
-        search: &Search,
+        senses: &mut Senses,
         words: &Words,
         on: &mut impl FnMut(Marker),
     ) -> io::Result<Progress> {
@@ -99,7 +115,7 @@ impl Subscriber {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            match self.take(&scratch[..length], search, words, on)? {
+            match self.take(&scratch[..length], senses, words, on)? {
                 Progress::Same => {}
                 other => progress = other,
             }
@@ -110,15 +126,32 @@ impl Subscriber {
         }
     }
 
+    /// Sends a frame of its own; small, and the server reads: it fits.
+    pub(crate) fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.socket.write_all(frame)
+    }
+
+    /// Whether the server has ended it, for one that did not read.
+    pub(crate) fn is_ended(&mut self, scratch: &mut [u8]) -> bool {
+        loop {
+            match self.socket.read(scratch) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+            }
+        }
+    }
+
     fn take(
         &mut self,
         bytes: &[u8],
-        search: &Search,
+        senses: &mut Senses,
         words: &Words,
         on: &mut impl FnMut(Marker),
     ) -> io::Result<Progress> {
         match &mut self.state {
-            State::Ready => self.deliver(bytes, search, on),
+            State::Ready => self.deliver(bytes, senses, on),
             State::Head(head) => {
                 head.extend_from_slice(bytes);
                 let Some(end) = memchr::memmem::find(head, b"\r\n\r\n") else {
@@ -130,16 +163,16 @@ impl Subscriber {
                 if let (Scheme::WebSocket, Some(hello)) = (self.scheme, &words.hello) {
                     self.socket.write_all(&client_frame(0x81, hello.as_bytes()))?;
                 }
-                self.opened(&rest, search, &words.ready)
+                self.opened(&rest, senses, &words.ready)
             }
-            State::Opening(_) => self.opened(bytes, search, &words.ready),
+            State::Opening(_) => self.opened(bytes, senses, &words.ready),
         }
     }
 
     /// Looks for the sign of readiness, whatever it stands in.
-    fn opened(&mut self, bytes: &[u8], search: &Search, ready: &str) -> io::Result<Progress> {
+    fn opened(&mut self, bytes: &[u8], senses: &mut Senses, ready: &str) -> io::Result<Progress> {
         // Keeps the place in the stream, and answers what is asked; no message counts yet.
-        if self.deliver(bytes, search, &mut |_| ())? == Progress::Ended {
+        if self.deliver(bytes, senses, &mut |_| ())? == Progress::Ended {
             return Ok(Progress::Ended);
         }
         let State::Opening(seen) = &mut self.state else { return Ok(Progress::Same) };
@@ -154,17 +187,31 @@ impl Subscriber {
     fn deliver(
         &mut self,
         bytes: &[u8],
-        search: &Search,
+        senses: &mut Senses,
         on: &mut impl FnMut(Marker),
     ) -> io::Result<Progress> {
-        let Self { frames, scan, socket, .. } = self;
+        let Self { frames, scan, socket, packed, .. } = self;
         if self.scheme != Scheme::WebSocket {
-            scan.feed(search, bytes, on);
+            scan.feed(&senses.search, bytes, on);
             return Ok(Progress::Same);
         }
         let mut outcome = Ok(Progress::Same);
         frames.feed(bytes, &mut |piece| match piece {
-            Piece::Data(data) => scan.feed(search, data, on),
+            Piece::Data(data) => {
+                senses.look(data);
+                scan.feed(&senses.search, data, on);
+            }
+            Piece::Packed(part, true) if packed.is_empty() => {
+                if let Err(error) = senses.unpack(part, on) {
+                    outcome = Err(error);
+                }
+            }
+            Piece::Packed(part, last) => {
+                packed.extend_from_slice(part);
+                if last && let Err(error) = senses.unpack(&std::mem::take(packed), on) {
+                    outcome = Err(error);
+                }
+            }
             Piece::Ping(payload) => {
                 // Small, and the server reads: it fits.
                 if let Err(error) = socket.write_all(&client_frame(0x8a, payload)) {
@@ -179,10 +226,16 @@ impl Subscriber {
 
 /// The request that opens a WebSocket. The key is the RFC's example: the server's answer to it is
 /// not checked here, and nothing between caches.
-pub(crate) fn upgrade_request(target: &Target) -> String {
+pub(crate) fn upgrade_request(target: &Target, deflate: bool) -> String {
+    let extension = if deflate {
+        "sec-websocket-extensions: permessage-deflate; server_no_context_takeover; \
+         client_no_context_takeover\r\n"
+    } else {
+        ""
+    };
     format!(
         "GET {} HTTP/1.1\r\nhost: {}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{extension}\r\n",
         target.path, target.authority
     )
 }
@@ -193,8 +246,20 @@ pub(crate) fn connect(
     index: usize,
     sources: u8,
 ) -> io::Result<std::net::TcpStream> {
+    connect_with(address, index, sources, None)
+}
+
+fn connect_with(
+    address: SocketAddr,
+    index: usize,
+    sources: u8,
+    receive_buffer: Option<usize>,
+) -> io::Result<std::net::TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
+    if let Some(bytes) = receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
     if let (IpAddr::V4(Ipv4Addr::LOCALHOST), true) = (address.ip(), sources > 1) {
         let last = 1 + u8::try_from(index % usize::from(sources)).unwrap_or(0);
         socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)).into())?;

@@ -19,8 +19,10 @@ type Columns = &'static [(&'static str, &'static str, usize, f64)];
 
 const CONNECT: Columns = &[
     ("connections", "connections", 0, 1.0),
+    ("channels", "channels of their own", 0, 1.0),
     ("rss_per_connection", "resident B each", 0, 1.0),
     ("anonymous_per_connection", "anonymous B each", 0, 1.0),
+    ("rss_per_channel", "B a channel", 0, 1.0),
     ("rss_after", "resident MiB in all", 1, 1_048_576.0),
     ("opening_seconds", "opened in s", 2, 1.0),
     ("p50_us", "subscribed p50 ms", 2, 1e3),
@@ -39,11 +41,46 @@ const FANOUT: Columns = &[
     ("client_busy", "generator %", 0, 0.01),
 ];
 
+/// Of runs that are about the server's memory.
+const COURSE: Columns = &[
+    ("published", "messages", 0, 1.0),
+    ("rss_before", "resident MiB before", 1, 1_048_576.0),
+    ("rss_half", "half-way", 1, 1_048_576.0),
+    ("rss_after", "after", 1, 1_048_576.0),
+    ("rss_peak", "at most", 1, 1_048_576.0),
+    ("stalled", "did not read", 0, 1.0),
+    ("let_go", "of them let go", 0, 1.0),
+];
+
+/// Of clients that come back: `redis` counts what Redis was asked meanwhile.
+const RESUME: Columns = &[
+    ("clients", "clients", 0, 1.0),
+    ("messages", "messages each", 0, 1.0),
+    ("cuts", "cuts", 0, 1.0),
+    ("repeated", "twice", 0, 1.0),
+    ("gaps", "gaps", 0, 1.0),
+    ("seconds", "all were back in s", 2, 1.0),
+    ("p50_us", "replay p50 ms", 1, 1e3),
+    ("p99_us", "p99 ms", 1, 1e3),
+    ("max_us", "max ms", 1, 1e3),
+    ("calm.p99_us", "who stayed, p99 ms before", 1, 1e3),
+    ("meanwhile.p99_us", "meanwhile", 1, 1e3),
+    ("redis.fcall_ro", "reads from Redis", 0, 1.0),
+];
+
 /// What is compared between labels.
 const COMPARED: Columns = &[
     ("server_cpu_us", "server CPU", 2, 1.0),
     ("p50_us", "p50", 2, 1.0),
     ("p99_us", "p99", 2, 1.0),
+    ("deliveries_per_second", "deliveries/s", 2, 1.0),
+];
+
+/// Kinds of runs that share a table.
+const KINDS: &[(&[&str], Columns)] = &[
+    (&["connect"], CONNECT),
+    (&["fanout", "cross", "inbound"], FANOUT),
+    (&["avalanche", "jitter"], RESUME),
 ];
 
 /// Prints the summary of a file.
@@ -62,11 +99,13 @@ fn summarise(text: &str, against: &[(String, String)]) -> anyhow::Result<String>
         .collect::<Result<Vec<Line>, _>>()
         .context("a line is no JSON object")?;
     let mut out = String::new();
-    for (kinds, columns) in [(&["connect"][..], CONNECT), (&["fanout", "cross"][..], FANOUT)] {
+    for (kinds, columns) in KINDS {
         let of_kind = |line: &&Line| kinds.contains(&text_of(line, "kind"));
         let chosen: Vec<_> = lines.iter().filter(of_kind).collect();
         table(&mut out, &chosen, columns);
     }
+    let about_memory = |line: &&Line| line.contains_key("stalled") || line.contains_key("most");
+    table(&mut out, &lines.iter().filter(about_memory).collect::<Vec<_>>(), COURSE);
     if !against.is_empty() {
         comparison(&mut out, &lines, against);
     }
@@ -95,27 +134,41 @@ fn table(out: &mut String, lines: &[&Line], columns: Columns) {
 }
 
 fn comparison(out: &mut String, lines: &[Line], against: &[(String, String)]) {
-    header(out, &["run", "as a multiple of"], COMPARED);
+    let mut rows = String::new();
     for (label, base) in against {
-        out.push_str(&format!("| {label} | {base} |"));
-        for (field, _, decimals, _) in COMPARED {
-            let of = |label: &str, round: Option<&Value>| {
-                let same = |line: &&Line| label_of(line) == label && line.get("round") == round;
-                lines.iter().find(same).and_then(|line| number(line, field))
-            };
-            let ratio = |line: &Line| {
-                let round = line.get("round");
-                Some(number(line, field)? / of(base, round).filter(|base| *base > 0.0)?)
-            };
-            let runs = lines.iter().filter(|line| label_of(line) == label);
-            match median(runs.filter_map(ratio).collect()) {
-                Some(ratio) => out.push_str(&format!(" {ratio:.decimals$} |")),
-                None => out.push_str(" |"),
+        let cells: Vec<_> =
+            COMPARED.iter().map(|column| ratio(lines, label, base, column.0)).collect();
+        // What was not measured this time.
+        if cells.iter().all(Option::is_none) {
+            continue;
+        }
+        rows.push_str(&format!("| {label} | {base} |"));
+        for (cell, (_, _, decimals, _)) in cells.iter().zip(COMPARED) {
+            match cell {
+                Some(ratio) => rows.push_str(&format!(" {ratio:.decimals$} |")),
+                None => rows.push_str(" |"),
             }
         }
+        rows.push('\n');
+    }
+    if !rows.is_empty() {
+        header(out, &["run", "as a multiple of"], COMPARED);
+        out.push_str(&rows);
         out.push('\n');
     }
-    out.push('\n');
+}
+
+/// The median of the rounds' ratios.
+fn ratio(lines: &[Line], label: &str, base: &str, field: &str) -> Option<f64> {
+    let of = |label: &str, round: Option<&Value>| {
+        let same = |line: &&Line| label_of(line) == label && line.get("round") == round;
+        lines.iter().find(same).and_then(|line| number(line, field))
+    };
+    let runs = lines.iter().filter(|line| label_of(line) == label);
+    let ratios = runs.filter_map(|line| {
+        Some(number(line, field)? / of(base, line.get("round")).filter(|base| *base > 0.0)?)
+    });
+    median(ratios.collect())
 }
 
 fn header(out: &mut String, first: &[&str], columns: Columns) {
@@ -158,8 +211,12 @@ fn text_of<'a>(line: &'a Line, field: &str) -> &'a str {
     line.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// A number; the field of an object in the line is `object.field`.
 fn number(line: &Line, field: &str) -> Option<f64> {
-    line.get(field)?.as_f64()
+    match field.split_once('.') {
+        Some((object, field)) => line.get(object)?.get(field)?.as_f64(),
+        None => line.get(field)?.as_f64(),
+    }
 }
 
 fn median(mut values: Vec<f64>) -> Option<f64> {

@@ -94,6 +94,47 @@ fn as_fast_as_it_goes_one_by_one_and_joined() {
 }
 
 #[test]
+fn the_limit_knows_channels() {
+    for arguments in [&[][..], &["--join"]] {
+        let limit = Limit::start(arguments);
+        let url = format!("ws://{}/ws?channel={{channel}}", limit.address);
+        let publish = format!("http://{}/publish?channel={{channel}}", limit.address);
+        let load = ["--subscribers", "60", "--channels", "20", "--saturate", "40"];
+        let common = ["fanout", "--url", &url, "--publish", &publish, "--seconds", "300ms"];
+        assert_whole(&line(&[&common[..], &load].concat()), 3);
+    }
+}
+
+#[test]
+fn the_limit_sends_back_what_clients_publish() {
+    let limit = Limit::start(&[]);
+    let url = format!("ws://{}/ws?channel={{channel}}", limit.address);
+    // Lengths of one byte and of two.
+    for payload in ["20", "500"] {
+        let load = ["--clients", "50", "--rate", "500", "--seconds", "300ms"];
+        let common = ["inbound", "--url", &url, "--payload-bytes", payload];
+        assert_whole(&line(&[&common[..], &load].concat()), 1);
+    }
+}
+
+/// Ends with its standard input, long before its time is over.
+#[test]
+fn a_hold_ends_when_it_is_told_to() {
+    let limit = Limit::start(&[]);
+    let url = format!("ws://{}/ws", limit.address);
+    let arguments = ["connect", "--url", &url, "--connections", "3", "--hold", "600s", "--json"];
+    let mut command = bench(&arguments);
+    command.arg("--until-closed").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut told).unwrap();
+    assert_eq!(told, "tidewire-bench: 3 connections are open\n");
+    drop(child.stdin.take());
+    let outcome: Value = serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(outcome["held"], 3, "{outcome}");
+}
+
+#[test]
 fn memory_of_idle_connections() {
     let limit = Limit::start(&[]);
     let url = format!("ws://{}/ws", limit.address);
@@ -139,6 +180,43 @@ async fn every_way_to_publish_to_a_gateway() {
         let common = ["fanout", "--url", &url, "--publish", &publish, "--warmup", "100ms"];
         assert_whole(&line(&[&common[..], &load].concat()), 20);
     }
+}
+
+#[tokio::test]
+async fn clients_publish_over_their_own_connections() {
+    let gateway = Gateway::start().await;
+    let url = format!("{}/v1/ws", gateway.ws());
+    let load = ["--clients", "50", "--rate", "300", "--seconds", "500ms"];
+    let outcome = line(&[&["inbound", "--url", &url][..], &load].concat());
+    assert_whole(&outcome, 1);
+    // A refusal is an answer, and is counted.
+    let load = ["--clients", "5", "--rate", "20", "--seconds", "300ms", "--channel", "no:{}"];
+    let outcome = line(&[&["inbound", "--url", &url][..], &load].concat());
+    assert_eq!(outcome["refused"], outcome["expected"], "{outcome}");
+}
+
+#[tokio::test]
+async fn compressed_messages_and_some_who_do_not_read() {
+    let gateway = Gateway::builder().env("TIDEWIRE_COMPRESSION__WEBSOCKET", "true").start().await;
+    let url = format!("{}/v1/ws?channel={{channel}}", gateway.ws());
+    let publish = format!("{}/v1/ws", gateway.ws());
+    let common = ["fanout", "--url", &url, "--publish", &publish, "--seconds", "400ms"];
+    let load =
+        ["--subscribers", "40", "--channels", "2", "--payload-bytes", "2000", "--rate", "50"];
+    let outcome = line(&[&common[..], &load, &["--deflate"]].concat());
+    assert_whole(&outcome, 20);
+    let outcome = line(&[&common[..], &load, &["--stalled", "10", "--messages", "12"]].concat());
+    assert_whole(&outcome, 15);
+    assert_eq!((&outcome["published"], &outcome["stalled"]), (&12.into(), &10.into()), "{outcome}");
+}
+
+#[tokio::test]
+async fn channels_of_their_own() {
+    let gateway = Gateway::start().await;
+    let url = format!("{}/v1/ws", gateway.ws());
+    let sizes = ["--connections", "10", "--own", "5", "--hold", "100ms"];
+    let outcome = line(&[&["connect", "--url", &url][..], &sizes].concat());
+    assert_eq!((&outcome["held"], &outcome["channels"]), (&10.into(), &50.into()), "{outcome}");
 }
 
 #[tokio::test]

@@ -70,6 +70,12 @@ impl Control {
         Ok(Look { server: Server::read(&server, &replication), subscriptions })
     }
 
+    /// What the server says about its memory.
+    pub(crate) async fn memory(&self) -> Result<String, ControlError> {
+        let mut connection = self.get().await?;
+        Ok(redis::cmd("INFO").arg("memory").query_async(&mut *connection).await?)
+    }
+
     pub(crate) fn close(&self) {
         self.pool.close();
     }

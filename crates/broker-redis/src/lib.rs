@@ -15,6 +15,7 @@ mod publish;
 mod resp;
 mod server;
 mod settings;
+mod shares;
 mod status;
 mod stored;
 mod stream;
@@ -27,9 +28,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tidewire_broker::{
-    Broker, Confirmation, Events, Publisher, Query, ReadReceipt, Reading, Receipt, Vital,
+    Broker, ClaimReceipt, Claims, Confirmation, Events, Publisher, Query, ReadReceipt, Reading,
+    Receipt, Vital,
 };
 use tidewire_protocol::{Channel, Incarnation, Message};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -42,6 +45,7 @@ use link::{Link, LinkTask};
 use names::Names;
 use publish::{Jobs, PublisherTask, Publishers};
 use settings::Target;
+use shares::Shares;
 use wire::{Answer, ConnectError, Wire};
 
 pub use settings::{AfterRestart, Settings, SettingsError};
@@ -66,6 +70,7 @@ pub(crate) struct Shared {
     publishers: Publishers,
     history: History,
     library: Arc<Library>,
+    shares: Shares,
     refusals: Arc<Refusals>,
     incarnation: Mutex<Option<Incarnation>>,
     /// The policy by which Redis may evict keys, as it was told last.
@@ -90,6 +95,7 @@ impl RedisBroker {
         let links = (0..settings.links).map(|_| Arc::new(Link::new())).collect();
         let incarnation = Mutex::default();
         let refusals = Arc::new(Refusals::new());
+        let shares = Shares::new(&library);
         let shared = Shared {
             target,
             settings,
@@ -98,6 +104,7 @@ impl RedisBroker {
             publishers,
             history,
             library,
+            shares,
             refusals,
             incarnation,
             evicting: Mutex::default(),
@@ -146,6 +153,11 @@ impl Broker for RedisBroker {
             let keep = shared.library.keep(&shared.control);
             cancelled.run_until_cancelled(Vital::task("function library", keep)).await;
         });
+        let (shared, cancelled) = (self.shared.clone(), self.cancelled.clone());
+        self.tasks.spawn(async move {
+            let watch = Vital::task("look for eviction", shared.watch_for_eviction());
+            cancelled.run_until_cancelled(watch).await;
+        });
         let compare = Compare {
             control: self.shared.control.clone(),
             names: names.clone(),
@@ -188,6 +200,13 @@ impl Broker for RedisBroker {
     fn read(&self, channel: &Channel, query: Query) -> ReadReceipt {
         let (shared, channel) = (self.shared.clone(), channel.clone());
         Box::pin(async move { Ok(shared.read(&channel, query).await?) })
+    }
+
+    fn claim(&self, claims: Claims) -> Option<ClaimReceipt> {
+        let shared = self.shared.clone();
+        Some(Box::pin(async move {
+            shared.shares.claim(&claims, &shared.control, &shared.library).await
+        }))
     }
 
     fn ready(&self) -> Result<(), String> {
@@ -241,12 +260,30 @@ impl Shared {
         Ok(())
     }
 
-    /// Warns, once, if Redis may throw away what is stored. `INFO` tells it, which nodes need anyway;
+    /// Looks whether Redis may throw away what is stored. `INFO` tells it, which nodes need anyway;
     /// `CONFIG` is often forbidden.
     async fn look_for_eviction(&self, wire: &mut Wire) -> Result<(), ConnectError> {
         let info: &[&[u8]] = &[b"INFO", b"memory"];
-        let Some(Answer::Text(memory)) = wire.ask(&[info]).await?.pop() else { return Ok(()) };
-        let policy = server::evicting(&memory).map(str::to_owned);
+        if let Some(Answer::Text(memory)) = wire.ask(&[info]).await?.pop() {
+            self.note_eviction(&memory);
+        }
+        Ok(())
+    }
+
+    /// Looks again for ever: the policy may be changed while everything runs.
+    async fn watch_for_eviction(&self) {
+        loop {
+            tokio::time::sleep(self.settings.compare_interval).await;
+            // That Redis is away is told by the links.
+            if let Ok(Ok(memory)) = timeout(self.control.patience(), self.control.memory()).await {
+                self.note_eviction(&memory);
+            }
+        }
+    }
+
+    /// Warns, once for each change, if Redis may throw away what is stored.
+    fn note_eviction(&self, memory: &str) {
+        let policy = server::evicting(memory).map(str::to_owned);
         metrics::gauge!("tidewire_broker_may_evict").set(if policy.is_some() { 1 } else { 0 });
         let before = std::mem::replace(&mut *self.evicting.lock(), policy.clone());
         if let Some(policy) = policy.filter(|policy| before.as_ref() != Some(policy)) {
@@ -256,7 +293,6 @@ impl Shared {
                 gaps, and retries that are stored twice; noeviction keeps the promises"
             );
         }
-        Ok(())
     }
 
     /// Reads a channel. What was lost with the data is made again, once.

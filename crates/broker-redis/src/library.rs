@@ -23,7 +23,7 @@ use crate::wire::reason;
 const TEMPLATE: &str = include_str!("tidewire.lua");
 /// The version of the code, and of what it keeps: to be raised with every change, so that older nodes
 /// leave it alone and newer ones replace it.
-const FORMAT: u64 = 7;
+const FORMAT: u64 = 8;
 /// How often a node looks whether the library is there.
 const CHECK: Duration = Duration::from_secs(30);
 /// How often after a failure.

@@ -4,6 +4,7 @@
 //! The hub calls a broker to subscribe this node to channels; whoever publishes calls it with the
 //! message; the broker calls the hub back through [`Events`]. No broker knows of clients.
 
+mod claims;
 mod memory;
 mod reading;
 pub mod suite;
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 use thiserror::Error;
 use tidewire_protocol::{Channel, Code, EntryId, Incarnation, Message};
 
+pub use claims::{ClaimError, ClaimReceipt, Claims, Grant, Grants};
 pub use memory::MemoryBroker;
 pub use reading::{FIRST_PLACE_MS, Query, ReadError, Reading, Verdict};
 pub use vital::Vital;
@@ -36,7 +38,7 @@ pub use vital::Vital;
 ///   before any message that comes after it.
 #[async_trait]
 pub trait Broker: Send + Sync + 'static {
-    /// Begins to work; called once, before anything else.
+    /// Begins to work, on the runtime that it is called in; called once, before anything else.
     fn start(&self, events: Arc<dyn Events>);
 
     /// Asks for a channel's messages. It only notes the wish (it is called under the caller's
@@ -55,6 +57,13 @@ pub trait Broker: Send + Sync + 'static {
     /// Reads what a stored channel keeps, in one step: nothing is published in between. Writes
     /// nothing.
     fn read(&self, channel: &Channel, query: Query) -> ReadReceipt;
+
+    /// Claims streams of users for this node, where there are others: none where this broker is a
+    /// node's own, for then the node knows all of them. Who claims does so at least every few seconds,
+    /// else what was granted runs out.
+    fn claim(&self, _claims: Claims) -> Option<ClaimReceipt> {
+        None
+    }
 
     /// Whether it can do its job now; else the reason, for `/readyz`.
     ///

@@ -152,7 +152,10 @@ pub fn message(n: u64) -> Message {
         payload: Payload::Json(Bytes::from(n.to_string())),
         message_id: MessageId::new(&format!("m{n}")).ok(),
         timestamp: Timestamp::from_millis(n),
-        from: Some(Sender { user: Some("alice".into()), session: SessionId::from_bytes([1; 16]) }),
+        from: Some(Sender {
+            user: Some("alice".into()),
+            session: Some(SessionId::from_bytes([1; 16])),
+        }),
         exclude: Some(SessionId::from_bytes([2; 16])),
         stored: None,
     }

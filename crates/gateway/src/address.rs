@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::HeaderMap;
@@ -51,6 +52,8 @@ pub(crate) struct Addresses {
     limits: AddressLimits,
     /// Locked for a look-up.
     counts: Mutex<HashMap<IpAddr, usize>>,
+    /// A proxy that hides its clients was told of.
+    told_of_hidden: AtomicBool,
 }
 
 /// One of an address's connections; free again when this is dropped.
@@ -78,7 +81,7 @@ pub(crate) struct TooMany;
 
 impl Addresses {
     pub(crate) fn new(limits: AddressLimits) -> Arc<Self> {
-        Arc::new(Self { limits, counts: Mutex::default() })
+        Arc::new(Self { limits, counts: Mutex::default(), told_of_hidden: AtomicBool::new(false) })
     }
 
     /// A place for a connection of this peer; none where it is not counted here: there is no
@@ -96,7 +99,7 @@ impl Addresses {
         if !self.is_trusted(peer) {
             return Ok(None);
         }
-        match self.client(peer, headers) {
+        match self.counted_as(peer, headers) {
             // A proxy's own, or one that names nobody.
             client if self.is_trusted(client) => Ok(None),
             client => self.take(client),
@@ -105,7 +108,28 @@ impl Addresses {
 
     /// Where the client of a request is, as far as that can be believed.
     pub(crate) fn client_of(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        if self.is_trusted(peer) { self.client(peer, headers) } else { peer }
+        if self.is_trusted(peer) { self.client(peer, headers).address } else { peer }
+    }
+
+    /// What the client of a request is counted as: where it is, or, if its proxy does not say that in a way
+    /// that can be read, something that all such clients of that proxy share.
+    pub(crate) fn counted_as(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        if !self.is_trusted(peer) {
+            return peer;
+        }
+        match self.client(peer, headers) {
+            Client { address, is_hidden: true } => {
+                if !self.told_of_hidden.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        proxy = %address,
+                        "a trusted proxy does not say where its clients are, or not in a way that can be read: \
+                        they are counted as one address (limits.trusted_proxies, limits.forwarded_header)"
+                    );
+                }
+                behind(address)
+            }
+            Client { address, is_hidden: false } => address,
+        }
     }
 
     pub(crate) fn is_trusted(&self, address: IpAddr) -> bool {
@@ -127,7 +151,7 @@ impl Addresses {
 
     /// From the peer backwards through the proxies that are trusted: the first address that is
     /// none of them. What stands before it, its owner may have made up.
-    fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Client {
         let name = match self.limits.header {
             ForwardedHeader::XForwardedFor => "x-forwarded-for",
             ForwardedHeader::Forwarded => "forwarded",
@@ -135,30 +159,103 @@ impl Addresses {
         let mut client = peer;
         let values: Vec<_> = headers.get_all(name).iter().collect();
         for value in values.into_iter().rev() {
-            let Ok(value) = value.to_str() else { return client };
-            for hop in value.rsplit(',') {
-                let hop = match self.limits.header {
-                    ForwardedHeader::XForwardedFor => Some(hop),
-                    ForwardedHeader::Forwarded => for_parameter(hop),
-                };
+            for hop in self.hops(value.as_bytes()) {
                 // An unreadable hop ends the chain at the last that could be read.
-                let Some(address) = hop.and_then(parse) else { return client };
+                let Some(address) = hop.and_then(parse) else { return Client::hidden_by(client) };
                 client = address;
                 if !self.is_trusted(address) {
-                    return client;
+                    return Client::at(client);
                 }
             }
         }
-        client
+        Client::at(client)
     }
+
+    /// The hops of a header's value, the last first. Each is read by itself: what stands before the
+    /// one that the proxy added is its client's, who must not be able to spoil it.
+    fn hops<'a>(&self, value: &'a [u8]) -> Box<dyn Iterator<Item = Option<&'a str>> + 'a> {
+        let text = |hop| std::str::from_utf8(hop).ok();
+        match self.limits.header {
+            ForwardedHeader::XForwardedFor => {
+                Box::new(value.rsplit(|byte| *byte == b',').map(text))
+            }
+            ForwardedHeader::Forwarded => {
+                Box::new(from_behind(value, b',').map(move |hop| for_parameter(text(hop)?)))
+            }
+        }
+    }
+}
+
+/// Where a request is from.
+#[derive(Debug, Clone, Copy)]
+struct Client {
+    address: IpAddr,
+    /// It is from somebody behind that address, who cannot be told.
+    is_hidden: bool,
+}
+
+impl Client {
+    const fn at(address: IpAddr) -> Self {
+        Self { address, is_hidden: false }
+    }
+
+    const fn hidden_by(proxy: IpAddr) -> Self {
+        Self { address: proxy, is_hidden: true }
+    }
+}
+
+/// An address that nobody has (in 100::/64, RFC 6666, as it would be with longer prefixes), for all behind
+/// one proxy: the /64 under which it is counted holds the proxy's IPv4 address, or a part of its IPv6 one.
+fn behind(proxy: IpAddr) -> IpAddr {
+    let (high, low) = match proxy.to_canonical() {
+        IpAddr::V4(ip) => {
+            let [a, b, c, d] = ip.octets();
+            (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
+        }
+        IpAddr::V6(ip) => {
+            let [_, a, b, c, ..] = ip.segments();
+            (a ^ b, c)
+        }
+    };
+    IpAddr::V6(Ipv6Addr::new(0x100, 0, high, low, 0, 0, 0, 0))
 }
 
 /// The `for` of one element (RFC 7239, section 4).
 fn for_parameter(element: &str) -> Option<&str> {
-    element.split(';').find_map(|pair| {
-        let (name, value) = pair.trim().split_once('=')?;
-        name.eq_ignore_ascii_case("for").then(|| value.trim_matches('"'))
+    // The first, should there be several.
+    from_behind(element.as_bytes(), b';')
+        .filter_map(|pair| {
+            let (name, value) = std::str::from_utf8(pair).ok()?.trim().split_once('=')?;
+            name.eq_ignore_ascii_case("for").then(|| value.trim_matches('"'))
+        })
+        .last()
+}
+
+/// The parts of a text, the last first. A separator within quotes parts nothing: a proxy may quote
+/// what its client chose, such as the host. Quotes are paired from the end, where the proxy wrote,
+/// so that one that its client left open hides nothing.
+fn from_behind(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let whole = rest?;
+        let at = last_unquoted(whole, separator);
+        rest = at.map(|at| &whole[..at]);
+        Some(at.map_or(whole, |at| &whole[at + 1..]))
     })
+}
+
+fn last_unquoted(text: &[u8], separator: u8) -> Option<usize> {
+    let is_escaped =
+        |at: usize| text[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
+    let mut quoted = false;
+    for (at, byte) in text.iter().enumerate().rev() {
+        if *byte == b'"' && !is_escaped(at) {
+            quoted = !quoted;
+        } else if *byte == separator && !quoted {
+            return Some(at);
+        }
+    }
+    None
 }
 
 /// An address, with or without a port or brackets.
@@ -225,7 +322,7 @@ mod tests {
         for value in values {
             headers.append(name, http::HeaderValue::from_static(value));
         }
-        addresses(1, header).client(ip(peer), &headers).to_string()
+        addresses(1, header).client(ip(peer), &headers).address.to_string()
     }
 
     #[test]
@@ -242,6 +339,37 @@ mod tests {
         assert_eq!(of(&["nonsense"]), "10.0.0.1");
         assert_eq!(of(&["1.2.3.4, nonsense, 10.2.2.2"]), "10.2.2.2");
         assert_eq!(of(&[""]), "10.0.0.1");
+    }
+
+    /// A client that put a byte beyond ASCII into the header made the whole of it unreadable, also
+    /// what the proxy behind it had added: it counted nowhere, and no limit of addresses held.
+    #[test]
+    fn a_client_cannot_spoil_what_the_proxy_added() {
+        let client = |header, name: &'static str, value: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.append(name, http::HeaderValue::from_bytes(value).unwrap());
+            addresses(1, header).client(ip("10.0.0.1"), &headers).to_string()
+        };
+        for spoilt in [&b"\xff"[..], b"\"", b"6.6.6.6\\", b"\xc3", b"\"\xff;for=", b""] {
+            let [plain, element] =
+                [&b", 1.2.3.4"[..], b", for=1.2.3.4"].map(|own| [spoilt, own].concat());
+            let shown = spoilt.escape_ascii();
+            let of = ForwardedHeader::XForwardedFor;
+            assert_eq!(client(of, "x-forwarded-for", &plain), "1.2.3.4", "{shown}");
+            let of = ForwardedHeader::Forwarded;
+            assert_eq!(client(of, "forwarded", &element), "1.2.3.4", "{shown}");
+        }
+    }
+
+    /// A proxy quotes what its client chose, such as the host: commas and semicolons in there are
+    /// no more than that.
+    #[test]
+    fn what_a_proxy_quotes_is_no_address() {
+        let of = |value: &'static str| client(ForwardedHeader::Forwarded, "10.0.0.1", &[value]);
+        assert_eq!(of(r#"for=1.2.3.4;host="x, for=6.6.6.6""#), "1.2.3.4");
+        assert_eq!(of(r#"host="x;for=6.6.6.6";for=1.2.3.4"#), "1.2.3.4");
+        assert_eq!(of(r#"for=1.2.3.4;host="x\", for=6.6.6.6""#), "1.2.3.4");
+        assert_eq!(of(r#"for=9.9.9.9;host="x", for="1.2.3.4:80";host="y\\""#), "1.2.3.4");
     }
 
     #[test]
@@ -284,6 +412,40 @@ mod tests {
         assert!(all.of_stream(ip("10.0.0.1"), &headers("5.6.7.8")).unwrap().is_some());
         // Of nobody else the header is believed: neither to hide nor to harm another.
         assert!(all.of_stream(ip("6.6.6.6"), &headers("1.2.3.4")).unwrap().is_none());
+    }
+
+    #[test]
+    fn clients_whose_proxy_hides_them_are_counted_as_one() {
+        for header in [ForwardedHeader::XForwardedFor, ForwardedHeader::Forwarded] {
+            let all = Addresses::new(AddressLimits {
+                // As by default: what is near is not counted, and these are not near.
+                public_only: true,
+                ..addresses(1, header).limits.clone()
+            });
+            let take = |proxy: &str, value: &'static [u8]| {
+                let mut headers = HeaderMap::new();
+                for name in ["x-forwarded-for", "forwarded"] {
+                    headers.insert(name, http::HeaderValue::from_bytes(value).unwrap());
+                }
+                all.of_stream(ip(proxy), &headers)
+            };
+            let one = take("10.0.0.1", b"unknown").unwrap();
+            assert!(one.is_some());
+            for hidden in [&b"for=unknown"[..], b"for=_hidden", b"1.2.3.4,", b"01.2.3.4", b"\xff"] {
+                assert!(take("10.0.0.1", hidden).is_err(), "{hidden:?}");
+            }
+            // Others are others, and who sends no header is the proxy itself.
+            assert!(take("10.0.0.2", b"unknown").unwrap().is_some());
+            assert!(take("::1", b"unknown").unwrap().is_some());
+            assert!(all.of_stream(ip("10.0.0.1"), &HeaderMap::new()).unwrap().is_none());
+            // The application is told what is known.
+            let headers = HeaderMap::from_iter(
+                [("forwarded", "for=_x"), ("x-forwarded-for", "x")].map(|(name, value)| {
+                    (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap())
+                }),
+            );
+            assert_eq!(all.client_of(ip("10.0.0.1"), &headers), ip("10.0.0.1"));
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! How many handshakes are worked on at a time.
+//! How many handshakes, and requests over HTTP/2, are worked on at a time.
 //!
 //! When all clients of a node that died come at once, they are served in order and in small
 //! portions, between which those who are connected get their messages; the others wait in the

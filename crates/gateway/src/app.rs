@@ -23,6 +23,9 @@ pub(crate) struct App {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) metrics: Metrics,
     pub(crate) admission: Admission,
+    /// The turns of requests over HTTP/2; of their own, so that no flood of them keeps new
+    /// connections waiting.
+    pub(crate) http2_requests: Admission,
     pub(crate) auth: Auth,
     pub(crate) hooks: Hooks,
     pub(crate) addresses: Arc<Addresses>,
@@ -60,6 +63,7 @@ impl App {
         Self {
             metrics: Metrics::new(&settings.namespaces),
             admission: Admission::new(settings.handshakes),
+            http2_requests: Admission::new(settings.handshakes),
             addresses: Addresses::new(settings.addresses.clone()),
             allowance: Allowance::new(&settings),
             settings,

@@ -114,8 +114,14 @@ pub(crate) enum Held {
     #[allow(dead_code, reason = "it is there to be dropped")]
     Address(AddressPlace),
     /// Of its user.
-    #[allow(dead_code, reason = "it is there to be dropped")]
     User(UserPlace),
+}
+
+impl Held {
+    /// Whether it was taken back.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self, Self::User(place) if place.is_over())
+    }
 }
 
 /// What a session was opened with.

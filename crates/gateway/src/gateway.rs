@@ -19,7 +19,7 @@ use crate::auth::Auth;
 use crate::hooks::Hooks;
 use crate::jwks::Renewal;
 use crate::settings::Settings;
-use crate::{http, listen, pressure};
+use crate::{http, listen, pressure, sharing};
 
 /// How long after the drain time the last sessions may take.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
@@ -33,10 +33,8 @@ pub struct Gateway {
     lanes: Lanes,
     address: SocketAddr,
     accepting: JoinHandle<()>,
-    sweeping: JoinHandle<()>,
-    renewing: Option<JoinHandle<()>>,
-    bounding: Option<JoinHandle<()>>,
-    watching: Option<JoinHandle<()>>,
+    /// What else goes on until the end.
+    tasks: Vec<JoinHandle<()>>,
 }
 
 /// Why a gateway does not start.
@@ -82,7 +80,11 @@ impl Gateway {
             compress_from: settings.compress_from.unwrap_or(usize::MAX),
         };
         let lanes = Lanes::start(settings.lanes, broker.clone(), hub, lane)?;
-        broker.start(lanes.hub().clone());
+        {
+            // The broker's links live on a lane's thread: what they read, the lane writes at once.
+            let _lane = lanes.handles().first().map(|lane| lane.runtime().enter());
+            broker.start(lanes.hub().clone());
+        }
         let renewal = settings.jwks.as_ref().map(|jwks| Renewal::new(jwks).map(Arc::new));
         let renewal = renewal.transpose().map_err(StartError::Jwks)?;
         let policy = settings.policy.clone();
@@ -100,6 +102,8 @@ impl Gateway {
             let keep = pressure::keep(app.clone(), lanes.handles().to_vec(), most);
             tokio::spawn(Vital::task("bound of outboxes", keep))
         });
+        let share = sharing::keep(app.clone(), lanes.handles().to_vec());
+        let sharing = tokio::spawn(Vital::task("count of users' streams", share));
         let watching = app.settings.tls.clone().map(|certificates| {
             tokio::spawn(Vital::task("watch of certificates", certificates.watch()))
         });
@@ -115,7 +119,9 @@ impl Gateway {
         };
         let accepting = tokio::spawn(Vital::task("listener", accept));
         let sweeping = tokio::spawn(Vital::task("hub's sweep", sweep));
-        Ok(Self { app, lanes, address, accepting, sweeping, renewing, bounding, watching })
+        let tasks = [Some(sweeping), Some(sharing), renewing, bounding, watching];
+        let tasks = tasks.into_iter().flatten().collect();
+        Ok(Self { app, lanes, address, accepting, tasks })
     }
 
     /// Where it listens.
@@ -180,8 +186,7 @@ impl Gateway {
     /// Ends everything now: the listener, all connections, the broker.
     pub async fn stop(self) {
         self.accepting.abort();
-        self.sweeping.abort();
-        for task in [&self.renewing, &self.bounding, &self.watching].into_iter().flatten() {
+        for task in &self.tasks {
             task.abort();
         }
         self.app.broker.close().await;

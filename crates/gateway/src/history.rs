@@ -5,7 +5,7 @@ use std::future::Future;
 use tidewire_auth::{Denied, Identity};
 use tidewire_broker::Query;
 use tidewire_hub::Start;
-use tidewire_protocol::{BodyError, Channel, Code, Cursor, Message, Page, Rewind};
+use tidewire_protocol::{BodyError, Channel, Code, Cursor, Message, Page, Payload, Rewind};
 
 use crate::app::App;
 use crate::auth::refusal;
@@ -91,17 +91,18 @@ impl App {
         let limit = page.limit;
         // One more than asked for shows whether there is more.
         let query = Query { after, before, limit: limit + 1, newest };
+        // So that its answer has room among what may wait for a client.
+        let most = self.settings.outbox.bytes / 2;
         let (reading, channel) = (self.broker.read(channel, query), channel.clone());
         Ok(async move {
             let reading = reading.await.map_err(|e| error(Code::Unavailable, e.to_string()))?;
             let mut messages = reading.entries;
-            let more = messages.len() > limit;
-            if more {
-                if newest {
-                    messages.remove(0);
-                } else {
-                    messages.pop();
-                }
+            let fit = limit.min(how_many_fit(&messages, newest, most));
+            let more = messages.len() > fit;
+            if newest {
+                messages.drain(..messages.len().saturating_sub(fit));
+            } else {
+                messages.truncate(fit);
             }
             let edge = if newest { messages.first() } else { messages.last() };
             let next = edge.filter(|_| more).and_then(|message| message.cursor(&channel));
@@ -110,7 +111,70 @@ impl App {
     }
 }
 
+/// How many messages a page of so many bytes holds, from its end or its beginning; one at least. A
+/// page is written whole before its client has read anything: a thousand messages of 64 KiB, asked
+/// for on every stream of an HTTP/2 connection that nobody reads, would be gigabytes.
+fn how_many_fit(messages: &[Message], newest: bool, most: usize) -> usize {
+    let size = |message: &Message| {
+        let payload = match &message.payload {
+            Payload::Json(json) => json.len(),
+            // As base64.
+            Payload::Binary(bytes) => bytes.len().div_ceil(3) * 4,
+        };
+        // The members around it are less.
+        payload + 512
+    };
+    let mut left = most;
+    let mut fits = |message: &Message| {
+        let rest = left.checked_sub(size(message));
+        left = rest.unwrap_or_default();
+        rest.is_some()
+    };
+    let fit = if newest {
+        messages.iter().rev().take_while(|message| fits(message)).count()
+    } else {
+        messages.iter().take_while(|message| fits(message)).count()
+    };
+    fit.max(1)
+}
+
 /// Reads a cursor of the channel.
 pub(crate) fn parse(text: &str, channel: &Channel) -> Result<Cursor, BodyError> {
     Cursor::parse(text, channel).map_err(|e| error(Code::BadCursor, e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tidewire_protocol::{Event, Timestamp};
+
+    use super::*;
+
+    fn of(size: usize) -> Message {
+        Message {
+            event: Event::default(),
+            payload: Payload::Binary(Bytes::from(vec![0; size])),
+            message_id: None,
+            timestamp: Timestamp::from_millis(0),
+            from: None,
+            exclude: None,
+            stored: None,
+        }
+    }
+
+    #[test]
+    fn a_page_has_so_many_bytes_and_one_message_at_least() {
+        let messages: Vec<_> = [30_000, 30, 3, 30_000].map(of).into();
+        for (newest, most, expected) in [
+            (false, 100, 1),
+            (false, 41_100, 2),
+            (false, 100_000, 4),
+            (true, 100, 1),
+            (true, 41_100, 2),
+            (true, 42_000, 3),
+            (true, 100_000, 4),
+        ] {
+            assert_eq!(how_many_fit(&messages, newest, most), expected, "{newest} {most}");
+        }
+    }
 }

@@ -19,6 +19,7 @@ use crate::admission::Turn;
 use crate::app::{App, Place};
 use crate::connection::Connection;
 use crate::metrics::{Limit, Refusal};
+use crate::refuse::Refuser;
 
 /// Wait after the system gave no socket: long enough to burn nothing, short enough to be unnoticed.
 const OUT_OF_SOCKETS: Duration = Duration::from_millis(100);
@@ -46,6 +47,7 @@ pub(crate) async fn accept(
     lanes: Vec<LaneHandle>,
     router: Router,
 ) {
+    let refuser = Refuser::new(app.clone());
     let mut next = lanes.iter().cycle();
     let mut logged = None;
     loop {
@@ -63,34 +65,25 @@ pub(crate) async fn accept(
         };
         if !app.may_shake_hands(peer) {
             app.metrics.refused(Refusal::Limit);
-            refuse(&app, &socket, TOO_FAST);
+            refuser.refuse(socket, TOO_FAST);
             continue;
         }
         let Ok(address) = app.addresses.of_peer(peer) else {
             app.metrics.refused(Refusal::Limit);
             app.metrics.limited(Limit::ConnectionsPerAddress);
-            refuse(&app, &socket, TOO_MANY);
+            refuser.refuse(socket, TOO_MANY);
             continue;
         };
         let Some(place) = app.place(address) else {
             app.metrics.refused(Refusal::Limit);
             app.metrics.limited(Limit::Connections);
-            refuse(&app, &socket, FULL);
+            refuser.refuse(socket, FULL);
             continue;
         };
         let turn = app.admission.turn().await;
         if let Some(lane) = next.next() {
             hand_to_lane(lane, (socket, peer), place, turn, &app, &router);
         }
-    }
-}
-
-/// Says why before the socket is closed. Over TLS that would take a handshake, which is what there is
-/// no room for: there it is closed without a word.
-fn refuse(app: &App, mut socket: &std::net::TcpStream, why: &[u8]) {
-    if app.settings.tls.is_none() {
-        // Best effort: a fresh socket's buffer takes it.
-        let _ = io::Write::write(&mut socket, why);
     }
 }
 

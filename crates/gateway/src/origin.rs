@@ -33,11 +33,18 @@ pub struct Origins {
 }
 
 impl Origins {
-    /// Whether a request with these headers may be served.
+    /// Whether a request with these headers may be served. `by_https`: that is how it came to the
+    /// first of us, as [`by_https`] tells; then a page that came by http is another origin, for whoever sits
+    /// on the network can write such pages.
     ///
     /// # Errors
     /// Says what was wrong and what would be allowed.
-    pub fn check(&self, origin: Option<&str>, host: Option<&str>) -> Result<(), String> {
+    pub fn check(
+        &self,
+        origin: Option<&str>,
+        host: Option<&str>,
+        by_https: bool,
+    ) -> Result<(), String> {
         let host = host.unwrap_or_default();
         if self.loopback && !is_local(host) && !self.allows_host(host) {
             return Err(format!(
@@ -49,8 +56,8 @@ impl Origins {
         let Some(origin) = origin else { return Ok(()) };
         let origin = origin.to_ascii_lowercase();
         let authority = authority(&origin);
-        let same = authority.is_some_and(|authority| same_authority(&origin, authority, host))
-            && (!self.https || origin.starts_with("https:"));
+        let same = !((by_https || self.https) && origin.starts_with("http:"))
+            && authority.is_some_and(|authority| same_authority(&origin, authority, host));
         let local = self.loopback && authority.is_some_and(is_local);
         if same || local || self.allowed.contains(&origin) {
             return Ok(());
@@ -91,8 +98,15 @@ fn authority(origin: &str) -> Option<&str> {
     origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"))
 }
 
-/// Whether an origin's authority is this host. The scheme is not compared: behind a proxy the
-/// gateway does not know its own (see [`Origins::https`]); the port that goes with it may be left out.
+/// Whether a proxy says that the client came by https. No page can write this header, and who else does
+/// is only trusted less for it; so every proxy is believed.
+pub(crate) fn by_https(headers: &HeaderMap) -> bool {
+    let values = headers.get_all("x-forwarded-proto").iter().filter_map(|it| it.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|it| it.trim().eq_ignore_ascii_case("https"))
+}
+
+/// Whether an origin's authority is this host. That it is https where the request seems to have come
+/// by http is no difference: a proxy may not say how it was called; the port that goes with it may be left out.
 fn same_authority(origin: &str, authority: &str, host: &str) -> bool {
     let default = if origin.starts_with("https:") { ":443" } else { ":80" };
     let bare = |text: &str| text.strip_suffix(default).unwrap_or(text).to_ascii_lowercase();
@@ -100,7 +114,8 @@ fn same_authority(origin: &str, authority: &str, host: &str) -> bool {
 }
 
 /// Whether `host` or `host:port` names this machine.
-fn is_local(host: &str) -> bool {
+#[must_use]
+pub fn is_local(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => host,
@@ -134,7 +149,7 @@ mod tests {
             (Some("https://app.example"), Some("gw.example")),
             (Some("HTTPS://APP.example"), Some("gw.example")),
         ] {
-            assert_eq!(open.check(origin, host), Ok(()), "{origin:?} {host:?}");
+            assert_eq!(open.check(origin, host, false), Ok(()), "{origin:?} {host:?}");
         }
         for (origin, host) in [
             ("https://evil.example", Some("gw.example")),
@@ -146,17 +161,40 @@ mod tests {
             ("https://", Some("")),
             ("https://", None),
         ] {
-            assert!(open.check(Some(origin), host).is_err(), "{origin:?} {host:?}");
+            assert!(open.check(Some(origin), host, false).is_err(), "{origin:?} {host:?}");
         }
     }
 
     #[test]
     fn over_tls_the_same_host_without_it_is_another_origin() {
         let tls = Origins { https: true, ..origins(false) };
-        assert_eq!(tls.check(Some("https://gw.example"), Some("gw.example")), Ok(()));
-        assert!(tls.check(Some("http://gw.example"), Some("gw.example")).is_err());
-        assert!(tls.check(Some("http://gw.example:443"), Some("gw.example:443")).is_err());
-        assert_eq!(tls.check(Some("https://app.example"), Some("gw.example")), Ok(()));
+        assert_eq!(tls.check(Some("https://gw.example"), Some("gw.example"), false), Ok(()));
+        assert!(tls.check(Some("http://gw.example"), Some("gw.example"), false).is_err());
+        assert!(tls.check(Some("http://gw.example:443"), Some("gw.example:443"), false).is_err());
+        assert_eq!(tls.check(Some("https://app.example"), Some("gw.example"), false), Ok(()));
+    }
+
+    #[test]
+    fn a_page_that_came_by_http_is_not_of_an_https_site() {
+        let open = origins(false);
+        let check = |origin, by_https| open.check(Some(origin), Some("gw.example"), by_https);
+        assert!(check("http://gw.example", true).is_err());
+        assert!(check("HTTP://gw.example", true).is_err());
+        for (origin, by_https) in [
+            ("https://gw.example", true),
+            ("http://gw.example", false),
+            // A proxy before the last one may have taken the TLS away.
+            ("https://gw.example", false),
+            ("https://app.example", true),
+        ] {
+            assert_eq!(check(origin, by_https), Ok(()), "{origin} {by_https}");
+        }
+        let by = |values: &[&'static str]| {
+            let value = |value: &&'static str| ("x-forwarded-proto", value.parse().unwrap());
+            by_https(&values.iter().map(value).map(|(n, v)| (n.parse().unwrap(), v)).collect())
+        };
+        assert!(by(&["https"]) && by(&["http, HTTPS"]) && by(&["http", "https"]));
+        assert!(!by(&[]) && !by(&["http"]) && !by(&["xhttps"]));
     }
 
     #[test]
@@ -183,7 +221,7 @@ mod tests {
             (Some("https://app.example"), Some("localhost:8000")),
             (Some("https://app.example"), Some("app.example")),
         ] {
-            assert_eq!(loopback.check(origin, host), Ok(()), "{origin:?} {host:?}");
+            assert_eq!(loopback.check(origin, host, false), Ok(()), "{origin:?} {host:?}");
         }
         for (origin, host) in [
             (Some("http://evil.example:8000"), Some("evil.example:8000")),
@@ -194,7 +232,7 @@ mod tests {
             (Some("http://localhost.evil.example"), Some("127.0.0.1:8000")),
             (Some("http://127.0.0.1.evil.example"), Some("127.0.0.1:8000")),
         ] {
-            assert!(loopback.check(origin, host).is_err(), "{origin:?} {host:?}");
+            assert!(loopback.check(origin, host, false).is_err(), "{origin:?} {host:?}");
         }
     }
 }

@@ -56,7 +56,7 @@ impl App {
             payload,
             message_id: Some(message_id.clone()),
             timestamp: Timestamp::now(),
-            from: sender.map(|session| Sender { user: who.user().map(Into::into), session }),
+            from: from(who, sender),
             exclude,
             stored: None,
         };
@@ -70,6 +70,12 @@ impl App {
             channel,
         })
     }
+}
+
+/// Who a message is from, for its subscribers: a session, a user, or both. A backend is nobody to them.
+fn from(who: &Identity, session: Option<SessionId>) -> Option<Sender> {
+    let user = who.user();
+    (user.is_some() || session.is_some()).then(|| Sender { user: user.map(Into::into), session })
 }
 
 impl Publishing {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{Builder, JoinHandle};
 
 use tidewire_broker::{Broker, Vital};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
@@ -16,12 +17,22 @@ use crate::lane::{Lane, LaneSettings};
 
 /// Reaches a lane from any thread.
 #[derive(Clone)]
-pub struct LaneHandle(Arc<Inbox>);
+pub struct LaneHandle {
+    inbox: Arc<Inbox>,
+    runtime: Handle,
+}
 
 impl LaneHandle {
     /// Does this on the lane's thread, after what waits there. The closure may spawn local tasks.
     pub fn run(&self, work: impl FnOnce(&Rc<Lane>) + Send + 'static) {
-        self.0.push(Op::Run(Box::new(work)));
+        self.inbox.push(Op::Run(Box::new(work)));
+    }
+
+    /// The runtime of the lane's thread, for tasks that hand it much: what they find, the lane writes
+    /// without another thread having to be woken. They end with the lane.
+    #[must_use]
+    pub const fn runtime(&self) -> &Handle {
+        &self.runtime
     }
 }
 
@@ -67,12 +78,12 @@ impl Lanes {
         let room = Arc::new(Notify::new());
         let inboxes: Box<[_]> =
             (0..count.max(1)).map(|_| Arc::new(Inbox::new(room.clone()))).collect();
-        let handles = inboxes.iter().cloned().map(LaneHandle).collect();
         let hub = Hub::new(broker, inboxes.clone(), room, hub);
         let sessions = Arc::<SessionCount>::default();
-        let mut threads = Vec::new();
+        let (mut handles, mut threads) = (Vec::new(), Vec::new());
         for (id, inbox) in inboxes.iter().enumerate() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            handles.push(LaneHandle { inbox: inbox.clone(), runtime: runtime.handle().clone() });
             let (inbox, hub, sessions) = (inbox.clone(), hub.clone(), sessions.clone());
             let thread = Builder::new().name(format!("lane-{id}")).spawn(move || {
                 let _vital = Vital::new("lane");
@@ -121,7 +132,7 @@ impl Lanes {
     /// Ends all lanes with everything on them, and waits for their threads.
     pub fn stop(self) {
         for handle in &self.handles {
-            handle.0.push(Op::Stop);
+            handle.inbox.push(Op::Stop);
         }
         for thread in self.threads {
             // A lane that panicked has said so on stderr; the others still end.

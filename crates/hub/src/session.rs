@@ -45,6 +45,8 @@ pub trait Session {
     fn passed_over(&self, message: &Encoded);
     /// The sweep passes by.
     fn beat(&self, beat: Beat);
+    /// Something that it holds may have been taken back; then it ends.
+    fn reconsider(&self) {}
     /// The node stops: come back in so many milliseconds. The session is ended then by
     /// [`Session::end`].
     fn shutdown(&self, reconnect: Duration);

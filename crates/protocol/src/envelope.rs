@@ -10,7 +10,7 @@
 //! 11     event: length (1 byte; 0 for `message`), bytes
 //!        messageId, if flagged: length (1 byte), bytes
 //!        user, if flagged: length (2 bytes, big endian), bytes
-//!        session, if flagged: 16 bytes (always there when user is)
+//!        session, if flagged: 16 bytes
 //!        exclude, if flagged: 16 bytes
 //!        payload: the rest
 //! ```
@@ -145,6 +145,7 @@ pub fn encode(message: &Message) -> Vec<u8> {
         Payload::Binary(bytes) => (bytes, BINARY),
     };
     let user = message.from.as_ref().and_then(|from| from.user.as_deref());
+    let session = message.from.as_ref().and_then(|from| from.session);
     let flag = |is: bool, bit: u8| if is { bit } else { 0 };
     let mut out = Vec::with_capacity(payload.len() + 192);
     out.push(MARKER);
@@ -153,7 +154,7 @@ pub fn encode(message: &Message) -> Vec<u8> {
         binary
             | flag(message.message_id.is_some(), MESSAGE_ID)
             | flag(user.is_some(), USER)
-            | flag(message.from.is_some(), SESSION)
+            | flag(session.is_some(), SESSION)
             | flag(message.exclude.is_some(), EXCLUDE),
     );
     out.extend_from_slice(&message.timestamp.as_millis().to_be_bytes());
@@ -168,8 +169,8 @@ pub fn encode(message: &Message) -> Vec<u8> {
         out.extend_from_slice(&u16::try_from(user.len()).unwrap_or(u16::MAX).to_be_bytes());
         out.extend_from_slice(user.as_bytes());
     }
-    if let Some(from) = &message.from {
-        out.extend_from_slice(&from.session.to_bytes());
+    if let Some(session) = session {
+        out.extend_from_slice(&session.to_bytes());
     }
     if let Some(exclude) = message.exclude {
         out.extend_from_slice(&exclude.to_bytes());
@@ -207,11 +208,8 @@ pub fn decode(frame: &Bytes) -> Result<Message, EnvelopeError> {
         Some(take_text(&mut rest, length, "user")?)
     };
     let session = take_session(&mut rest, flags & SESSION != 0)?;
-    let from = match (user, session) {
-        (user, Some(session)) => Some(Sender { user: user.map(Into::into), session }),
-        (Some(_), None) => return Err(EnvelopeError::Invalid("user")),
-        (None, None) => None,
-    };
+    let has_sender = user.is_some() || session.is_some();
+    let from = has_sender.then(|| Sender { user: user.map(Into::into), session });
     let exclude = take_session(&mut rest, flags & EXCLUDE != 0)?;
     let payload = frame.slice_ref(rest);
     let payload = if flags & BINARY == 0 {
@@ -274,7 +272,7 @@ mod tests {
             any::<String>().prop_map(|text| Payload::text(&text)),
         ];
         let id = prop::option::of("[a-z0-9-]{1,128}");
-        let from = prop::option::of((prop::option::of(any::<String>()), any::<[u8; 16]>()));
+        let from = prop::option::of(any::<(Option<String>, Option<[u8; 16]>)>());
         (payload, "[a-z_]{1,64}", id, 0..253_402_300_799_999_u64, from, any::<Option<[u8; 16]>>())
             .prop_map(|(payload, event, id, time, from, exclude)| Message {
                 event: Event::new(&event).unwrap(),
@@ -282,8 +280,11 @@ mod tests {
                 message_id: id.map(|id| MessageId::new(&id).unwrap()),
                 timestamp: Timestamp::from_millis(time),
                 from: from.map(|(user, session)| Sender {
+                    // One of them is always there.
+                    session: session
+                        .or(user.is_none().then_some([7; 16]))
+                        .map(SessionId::from_bytes),
                     user: user.map(Into::into),
-                    session: SessionId::from_bytes(session),
                 }),
                 exclude: exclude.map(SessionId::from_bytes),
                 stored: None,

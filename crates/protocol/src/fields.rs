@@ -141,7 +141,10 @@ impl<'de> Deserialize<'de> for Fields<'de> {
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Checks that the text is exactly one JSON value, nested at most [`MAX_NESTING`] deep.
-pub(crate) fn check_json(text: &str) -> Result<(), String> {
+///
+/// # Errors
+/// Says what it is instead.
+pub fn check_json(text: &str) -> Result<(), String> {
     if too_deep(text.as_bytes()) {
         return Err(format!("nested deeper than {MAX_NESTING}"));
     }

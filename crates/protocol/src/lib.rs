@@ -28,7 +28,7 @@ pub use envelope::{
     EnvelopeError, MARKER, StoredFrame, decode as decode_envelope, decode_named, decode_stored,
     encode as encode_envelope, is_named, is_stored,
 };
-pub use fields::MAX_NESTING;
+pub use fields::{MAX_NESTING, check_json};
 pub use frame::{
     ClientFrame, FrameError, FrameId, MAX_FRAME_ID_BYTES, MAX_METHOD_BYTES, MAX_REWIND, Page,
     Request, Rewind, Secret,

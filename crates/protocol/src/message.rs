@@ -39,10 +39,10 @@ pub struct Message {
 /// Who sent a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sender {
-    /// The user, for a session that has logged in.
+    /// The user, if it has logged in.
     pub user: Option<Box<str>>,
-    /// The session.
-    pub session: SessionId,
+    /// The session; a publish over HTTP has none.
+    pub session: Option<SessionId>,
 }
 
 /// The content of a message.

@@ -319,11 +319,15 @@ impl Message {
             if let Some(user) = &from.user {
                 out.extend_from_slice(br#""user":"#);
                 write_string(user, out);
-                out.push(b',');
             }
-            out.extend_from_slice(br#""session":""#);
-            write_display(from.session, out);
-            out.extend_from_slice(b"\"}");
+            if let Some(session) = from.session {
+                let begin =
+                    if from.user.is_some() { &b",\"session\":\""[..] } else { b"\"session\":\"" };
+                out.extend_from_slice(begin);
+                write_display(session, out);
+                out.push(b'"');
+            }
+            out.push(b'}');
         }
         out.push(b'}');
     }
@@ -513,7 +517,7 @@ mod tests {
             timestamp: Timestamp::from_millis(0),
             from: Some(Sender {
                 user: Some("alice".into()),
-                session: SessionId::from_bytes([0; 16]),
+                session: Some(SessionId::from_bytes([0; 16])),
             }),
             exclude: None,
             stored: None,
@@ -529,6 +533,16 @@ mod tests {
                    "timestamp": "1970-01-01T00:00:00.000Z", "messageId": "m",
                    "from": {"user": "alice", "session": "AAAAAAAAAAAAAAAAAAAAAA"}})
         );
+        for (sender, expected) in [
+            (Sender { user: Some("bob".into()), session: None }, json!({"user": "bob"})),
+            (
+                Sender { user: None, session: Some(SessionId::from_bytes([0; 16])) },
+                json!({"session": "AAAAAAAAAAAAAAAAAAAAAA"}),
+            ),
+        ] {
+            message.from = Some(sender);
+            assert_eq!(written(&message)["from"], expected);
+        }
         message.payload = Payload::Binary(Bytes::from_static(b"\xff\x00"));
         message.message_id = None;
         message.from = None;

@@ -113,7 +113,7 @@ fn message(payload: Payload, parts: u8) -> Message {
         payload,
         message_id: has(1).then(|| MessageId::new("m-1").unwrap()),
         timestamp: Timestamp::from_millis(1_700_000_000_123),
-        from: has(2).then(|| Sender { user, session: SessionId::random() }),
+        from: (has(2) || has(3)).then(|| Sender { user, session: has(2).then(SessionId::random) }),
         exclude: None,
         stored: has(4).then(place),
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper::server::conn::http1;
@@ -114,6 +116,19 @@ const CONNECTIONS: usize = 64;
 /// connection comes back within this, or connects anew.
 const HEAD: Duration = Duration::from_secs(65);
 
+/// The router for a listener on loopback: a page of another site whose name resolves to 127.0.0.1 (DNS
+/// rebinding) reads nothing there. Browsers always send a `Host`; health checks over HTTP/1.0 need none.
+pub(crate) fn on_loopback(router: Router) -> Router {
+    router.layer(middleware::from_fn(async |request: Request, next: Next| {
+        let host = request.headers().get(header::HOST);
+        if host.is_none_or(|host| host.to_str().is_ok_and(tidewire_gateway::is_local)) {
+            return next.run(request).await;
+        }
+        let message = "the host is not this machine; use localhost, 127.0.0.1 or [::1]";
+        problem(StatusCode::FORBIDDEN, "forbidden", message)
+    }))
+}
+
 /// Serves until cancelled, then lets requests under way finish. Faults of one connection end it
 /// alone; a fault of accepting (no file left) is waited out.
 pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
@@ -157,7 +172,6 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
-    use axum::http::Request;
     use http_body_util::BodyExt;
     use tower::ServiceExt;
 
@@ -232,6 +246,30 @@ mod tests {
         assert_eq!(ask_with(Ok(()), "POST", "/crash", true).await.0, 403);
         assert_eq!(ask_with(Ok(()), "GET", "/crash", true).await.0, 405);
         assert_eq!(ask(Ok(()), "POST", "/drain").await.0, 403);
+    }
+
+    #[tokio::test]
+    async fn on_loopback_foreign_names_are_refused() {
+        let handle = telemetry::metrics_recorder().unwrap().handle();
+        let router = on_loopback(router(handle, Arc::new(|| Ok(())), Arc::default(), false));
+        for (host, status) in [
+            (Some("localhost:8001"), 200),
+            (Some("127.0.0.1:8001"), 200),
+            (Some("[::1]:8001"), 200),
+            (None, 200),
+            (Some("evil.example:8001"), 403),
+            (Some("127.0.0.1.evil.example"), 403),
+        ] {
+            for path in ["/metrics", "/readyz"] {
+                let mut request = Request::builder().uri(path);
+                if let Some(host) = host {
+                    request = request.header("host", host);
+                }
+                let request = request.body(Body::empty()).unwrap();
+                let response = router.clone().oneshot(request).await.unwrap();
+                assert_eq!(response.status(), status, "{host:?} {path}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -1,7 +1,6 @@
 //! From the configuration to who may do what: reads the key files, and puts together what the
 //! gateway asks. `serve` and `check` call it, so that both find the same faults.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -10,9 +9,7 @@ use tidewire_gateway::JwksSettings;
 use tidewire_protocol::Namespaces;
 
 use crate::config::{Config, read_api_keys_file};
-
-/// The bits by which others than a file's owner and group may read and write it.
-const OTHERS: u32 = 0o006;
+use crate::files;
 
 /// What decides on this node.
 pub(crate) struct Decides {
@@ -31,15 +28,11 @@ pub(crate) fn build(config: &Config, namespaces: &Arc<Namespaces>) -> anyhow::Re
         let key = || format!("auth.api_keys_file = {:?}", path.as_str());
         let text = std::fs::read_to_string(path.as_str()).with_context(key)?;
         keys.extend(read_api_keys_file(&text).map_err(anyhow::Error::msg).with_context(key)?);
-        let mode = std::fs::metadata(path.as_str()).with_context(key)?.permissions().mode();
-        if mode & OTHERS != 0 {
-            let mode = mode & 0o777;
-            warnings.push(format!(
-                "{}: every user of this machine may read or write it (mode {mode:03o}), and so \
-                 have its keys or add some; make it 600 or 640",
-                key()
-            ));
-        }
+        warnings.extend(files::warning(&key(), path.as_str(), true));
+    }
+    if let Some(path) = &auth.jwt.public_key_file {
+        let name = format!("auth.jwt.public_key_file = {:?}", path.as_str());
+        warnings.extend(files::warning(&name, path.as_str(), false));
     }
     let authenticator = Authenticator::new(auth.is_open(), &keys, jwt(config)?);
     let jwks = auth

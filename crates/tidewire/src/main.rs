@@ -8,6 +8,7 @@ mod banner;
 mod cli;
 mod commands;
 mod config;
+mod files;
 mod open_files;
 mod pages;
 mod serve;
@@ -44,7 +45,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             avoid_huge_pages();
             let loaded = config::load(&config::Sources::of_process(flags))?;
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            runtime.block_on(serve::run(loaded.config))
+            runtime.block_on(serve::run(loaded))
         }
         Command::Check(flags) => commands::check::run(flags),
         Command::Token(arguments) => commands::token::run(arguments),

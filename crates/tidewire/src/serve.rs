@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{AfterRestart, Config, Endpoint, OneLine};
+use crate::config::{AfterRestart, Config, Endpoint, Loaded, OneLine};
 use crate::{admin, auth, banner, open_files, pages, telemetry, tls};
 
 /// How long requests to the admin listener may take at the end.
@@ -27,10 +27,14 @@ const ADMIN_GRACE: Duration = Duration::from_secs(2);
 const BACKLOG: u32 = 65_535;
 
 /// Runs a node with this configuration until it is told to stop.
-pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+pub(crate) async fn run(loaded: Loaded) -> anyhow::Result<()> {
     // Before anybody can connect: until then a signal ends the process without a word to clients.
-    let mut signals = Signals::listen(config.tls.is_on())?;
-    telemetry::init_logs(&config.log)?;
+    let mut signals = Signals::listen(loaded.config.tls.is_on())?;
+    telemetry::init_logs(&loaded.config.log)?;
+    if let Some(warning) = loaded.file_warning() {
+        tracing::warn!("{warning}");
+    }
+    let config = loaded.config;
     let metrics = telemetry::install_metrics()?;
     let files = open_files::raise();
     let connections = config.limits.connections.unwrap_or_else(|| open_files::connections(files));
@@ -46,6 +50,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         Gateway::start(listen, broker(&config)?, pages::router(config.auth.is_open()), settings)?;
     let drain = Arc::new(Notify::new());
     let router = admin::router(metrics, Arc::new(gateway.readiness()), drain.clone(), config.demo);
+    let is_near = admin_at.ip().to_canonical().is_loopback();
+    let router = if is_near { admin::on_loopback(router) } else { router };
     let admin = tokio::spawn(admin::serve(admin, router, stop.clone()));
 
     let broker =

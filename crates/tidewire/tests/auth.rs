@@ -232,6 +232,14 @@ async fn a_token_opens_what_it_grants_on_every_path() {
     }
     let message = ws.wait_for("the message", |frame| frame["type"] == "message").await;
     assert_eq!(message["from"]["user"], "alice");
+    // Over HTTP a user is who they are, too; a backend is nobody.
+    let answer = publish_as(&gateway, &alice, "room:42", json!({"payload": 2})).await;
+    assert_eq!(answer.status(), 200);
+    let message = ws.expect("message").await;
+    assert_eq!((&message["payload"], &message["from"]), (&json!(2), &json!({"user": "alice"})));
+    let shop = "the-key-of-the-shop";
+    assert_eq!(publish_as(&gateway, shop, "room:42", json!({"payload": 3})).await.status(), 200);
+    assert_eq!(ws.expect("message").await.get("from"), None);
 }
 
 /// Where everybody is let in, credentials still guard what is for operators and what is for one user.
@@ -667,6 +675,51 @@ async fn in_open_mode_a_token_gives_the_identity_all_the_same() {
     assert_eq!(ws.ask(&subscribe).await["type"], "ack");
     let publish = json!({"type": "publish", "id": 3, "channel": "members:1", "payload": 1});
     assert_eq!(ws.ask(&publish).await["code"], "forbidden");
+}
+
+#[tokio::test]
+async fn who_logs_in_late_gets_their_own_channels() {
+    let config = format!(
+        "[auth]\nmode = \"open\"\npersonal_namespace = \"user\"\njwt.secret = \"{SECRET}\"\n\
+        api_keys = [{{ name = \"shop\", key = \"the-key-of-the-shop\" }}]\n"
+    );
+    let gateway = Gateway::builder().config(config).start().await;
+    let mut ws = WebSocket::connect(gateway.addr(), "/v1/ws?channel=news").await;
+    ws.expect("welcome").await;
+    let login = |id: u32| {
+        let token = token(&["--sub", "carol", "--channel", "news", "--channel", "sport"]);
+        json!({"type": "auth", "id": id, "token": token})
+    };
+    assert_eq!(ws.ask(&login(1)).await["type"], "ack");
+    // Each is named with its place once it is confirmed; what it had it has once.
+    let (one, other) = (ws.expect("position").await, ws.expect("position").await);
+    let mut named = [one["channel"].as_str().unwrap(), other["channel"].as_str().unwrap()];
+    named.sort_unstable();
+    assert_eq!(named, ["sport", "user:carol"]);
+    for channel in ["user:carol", "sport", "news"] {
+        let answer = publish_as(&gateway, "the-key-of-the-shop", channel, json!({"payload": 1}));
+        assert_eq!(answer.await.status(), 200);
+        assert_eq!(ws.expect("message").await["channel"], channel);
+    }
+    // A refresh brings none back.
+    let leave = json!({"type": "unsubscribe", "id": 2, "channel": "sport"});
+    assert_eq!(ws.ask(&leave).await["type"], "ack");
+    assert_eq!(ws.ask(&login(3)).await["type"], "ack");
+    let again = json!({"type": "subscribe", "id": 4, "channel": "sport"});
+    assert_eq!(ws.ask(&again).await["type"], "ack");
+}
+
+/// A provider that does not answer is no way to stay without logging in.
+#[tokio::test]
+async fn time_to_log_in_is_not_had_twice() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/keys", silent.local_addr().unwrap());
+    let config = format!("[auth]\nlogin_timeout = \"1s\"\njwt.jwks_url = \"{url}\"\n");
+    let gateway = Gateway::builder().config(config).unready().start().await;
+    let mut ws = WebSocket::connect(gateway.addr(), "/v1/ws").await;
+    let login = json!({"type": "auth", "id": 1, "token": ed("one").token()});
+    assert_eq!(ws.ask(&login).await["code"], "unavailable");
+    assert_eq!(ws.closed().await, 4003);
 }
 
 /// Answers every request with the document of the moment, and counts.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 
-use futures_util::SinkExt as _;
+use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
 use tidewire_testkit::sse::EventStream;
 use tidewire_testkit::websocket::tungstenite::protocol::frame::Frame;
@@ -27,11 +27,13 @@ async fn an_address_has_so_many_connections_and_no_more() {
         ws.expect("welcome").await;
         open.push(ws);
     }
-    // It is answered before it has asked; what it sends is not read, and may reset the connection.
-    let answer = http::raw(gateway.addr(), b"").await;
-    assert_eq!((answer.status(), &answer.json()["code"]), (429, &json!("too_many")));
-    assert!(answer.head.header("retry-after").is_some());
-    assert_eq!(limited(&gateway, "connections_per_address").await, Some(1.0));
+    // Who says nothing is answered all the same.
+    for request in [&b""[..], b"GET /v1/channels HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
+        let answer = http::raw(gateway.addr(), request).await;
+        assert_eq!((answer.status(), &answer.json()["code"]), (429, &json!("too_many")));
+        assert!(answer.head.header("retry-after").is_some());
+    }
+    assert_eq!(limited(&gateway, "connections_per_address").await, Some(2.0));
     // What is said about an address by who is no trusted proxy changes nothing.
     let headers = [("X-Forwarded-For", "1.2.3.4")];
     let refused = WebSocket::try_connect(gateway.addr(), "/v1/ws", &headers).await;
@@ -43,6 +45,26 @@ async fn an_address_has_so_many_connections_and_no_more() {
         }
     })
     .await;
+}
+
+/// A status would end an `EventSource` for ever.
+#[tokio::test]
+async fn an_event_stream_without_a_place_is_told_to_come_back() {
+    for limit in ["connections_per_address", "connections"] {
+        let gateway = gateway(&format!("{limit} = 1\n[auth]\nmode = \"open\"")).await;
+        let mut open = vec![tokio::net::TcpStream::connect(gateway.addr()).await.unwrap()];
+        while limited(&gateway, limit).await.unwrap_or(0.0) == 0.0 {
+            open.push(tokio::net::TcpStream::connect(gateway.addr()).await.unwrap());
+        }
+        let origin = [("Origin", "https://evil.example")];
+        let mut stream = EventStream::open(gateway.addr(), "/v1/sse?channel=a", &[]).await;
+        assert!(stream.next_block().await.unwrap().retry.is_some(), "{limit}");
+        stream.ended().await;
+        // A page of another site learns nothing.
+        let refused = EventStream::try_open(gateway.addr(), "/v1/sse?channel=a", &origin).await;
+        assert_ne!(refused.head().status, 200);
+        assert!(limited(&gateway, limit).await.unwrap() >= 3.0);
+    }
 }
 
 /// Every session counts, also those that share one connection: a browser may have 128 there.
@@ -194,6 +216,34 @@ async fn bytes_are_counted_as_frames_are() {
         assert_eq!(ws.ask(&publish(3)).await["code"], "too_fast");
         assert_eq!(limited(&gateway, "bytes_per_second").await, Some(refused));
     }
+}
+
+/// What has come of a message is paid for when it comes, not when the message ends.
+#[tokio::test]
+async fn bytes_of_a_message_that_does_not_end_are_counted() {
+    let gateway = gateway("frame_bytes = \"1KiB\"\nbytes_per_second = \"1KiB\"").await;
+    let mut ws = WebSocket::connect(gateway.addr(), "/v1/ws").await;
+    ws.expect("welcome").await;
+    let publish = json!({"type": "publish", "id": 1, "channel": "a", "payload": "x".repeat(900)});
+    assert_eq!(ws.ask(&publish).await["type"], "ack");
+    let whole = publish.to_string();
+    // There is room for these eight, but for what has come of the message.
+    let part = Frame::message(whole[..900].to_owned(), OpCode::Data(Data::Text), false);
+    let socket = ws.stream();
+    socket.send(tungstenite::Message::Frame(part)).await.unwrap();
+    socket.send(tungstenite::Message::Ping(Vec::new().into())).await.unwrap();
+    // Its pong: the part has been read.
+    while !matches!(socket.next().await, Some(Ok(tungstenite::Message::Pong(_)))) {}
+    for _ in 0..8 {
+        socket.feed(tungstenite::Message::Ping(vec![0; 125].into())).await.unwrap();
+    }
+    socket.flush().await.unwrap();
+    soon("most of them are too much", async {
+        while limited(&gateway, "bytes_per_second").await.unwrap_or(0.0) < 4.0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -136,3 +136,27 @@ async fn a_redis_that_may_evict_is_warned_of_once() {
         assert_eq!(warnings(), expected);
     }
 }
+
+/// The policy is looked at again while all links stand.
+#[tokio::test]
+async fn a_redis_that_comes_to_evict_is_noticed_without_a_break() {
+    let redis = RedisServer::start().await;
+    let node = node(&redis).await;
+    let breaks = node.metric_sum("tidewire_broker_link_breaks_total").await;
+    let warnings = || node.log().matches("by its maxmemory-policy Redis may evict").count();
+    assert_eq!(warnings(), 0);
+    for (policy, may_evict, expected) in
+        [("allkeys-lru", 1.0, 1), ("noeviction", 0.0, 1), ("allkeys-lru", 1.0, 2)]
+    {
+        redis.command(&["CONFIG", "SET", "maxmemory-policy", policy]).await;
+        soon("a look at it", async {
+            while node.metric("tidewire_broker_may_evict").await != Some(may_evict) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        until("the warning", || warnings() >= expected).await;
+        assert_eq!(warnings(), expected);
+    }
+    assert_eq!(node.metric_sum("tidewire_broker_link_breaks_total").await, breaks);
+}

@@ -8,18 +8,22 @@ use serde_json::{Value, json};
 use tidewire_testkit::http::{self, Answer};
 use tidewire_testkit::sse::EventStream;
 use tidewire_testkit::websocket::{WebSocket, tungstenite};
-use tidewire_testkit::{Gateway, soon};
+use tidewire_testkit::{Gateway, RedisServer, soon};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// A gateway where users log in and may publish everywhere.
 async fn gateway(config: &str) -> Gateway {
+    Gateway::builder().config(with_logins(config)).start().await
+}
+
+fn with_logins(config: &str) -> String {
     let auth = format!(
         "[auth]\napi_keys = [{{ name = \"shop\", key = \"the-key-of-the-shop\" }}]\n\
         [auth.jwt]\nsecret = \"{SECRET}\"\nleeway = \"0s\"\n\
         [namespaces.default]\nsubscribe = \"user\"\npublish = \"user\"\n"
     );
-    Gateway::builder().config(auth + config).start().await
+    auth + config
 }
 
 fn token(user: &str) -> String {
@@ -95,6 +99,82 @@ async fn a_user_has_so_many_streams_and_no_more() {
         }
     })
     .await;
+}
+
+/// Waits until they are let in there.
+async fn let_in(gateway: &Gateway, token: &str) -> WebSocket {
+    soon("a place", async {
+        loop {
+            if let Ok(ws) = connect(gateway, token).await {
+                return ws;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await
+}
+
+/// The places of a node that died are free again; while Redis is away each node counts alone.
+#[tokio::test]
+async fn a_user_has_so_many_streams_on_all_nodes_together() {
+    let mut redis = RedisServer::start().await;
+    let config = with_logins("[limits]\nconnections_per_user = 4\n");
+    let mut nodes = Vec::new();
+    for _ in 0..3 {
+        nodes.push(Gateway::builder().config(&config).redis(redis.url()).start().await);
+    }
+    let alice = token("alice");
+    let (mut on_a, mut on_b) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        on_a.push(connect(&nodes[0], &alice).await.unwrap());
+        on_b.push(connect(&nodes[1], &alice).await.unwrap());
+    }
+    // Both are known before the next one comes, which is the newest.
+    let granted = async |user: &str| {
+        let key = format!("tidewire:{{node}}:user:{user}");
+        let value = redis.command(&["GET", &key]).await;
+        if let tidewire_testkit::Reply::Nil = value { String::new() } else { value.text() }
+    };
+    soon("two and two", async {
+        while granted("alice").await.matches("=2").count() < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let path = format!("/v1/sse?channel=a&token={alice}");
+    let mut stream = EventStream::open(nodes[2].addr(), &path, &[]).await;
+    stream.expect("tidewire:welcome").await;
+    let mut one_more = connect(&nodes[2], &alice).await.unwrap();
+    assert_eq!(one_more.closed().await, 4102);
+    stream.ended().await;
+    assert_eq!(limited(&nodes[2], "connections_per_user").await, 2.0);
+    // From then on at once; others are not touched.
+    assert_eq!(connect(&nodes[2], &alice).await.err(), Some(429));
+    let mut bob = connect(&nodes[2], &token("bob")).await.unwrap();
+
+    nodes[0].kill().await;
+    let mut moved = vec![let_in(&nodes[2], &alice).await, let_in(&nodes[2], &alice).await];
+    soon("their place in the books", async {
+        while granted("alice").await.matches("=2").count() < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+
+    redis.kill().await;
+    soon("a node on its own", async {
+        while !nodes[2].log().contains("counted on this node alone") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    moved.push(let_in(&nodes[2], &alice).await);
+    moved.push(let_in(&nodes[2], &alice).await);
+    assert_eq!(connect(&nodes[2], &alice).await.err(), Some(429), "the node's own limit");
+    let ping = json!({"type": "ping", "id": "p"});
+    for ws in on_b.iter_mut().chain(&mut moved).chain([&mut bob]) {
+        assert_eq!(ws.ask(&ping).await["type"], "pong");
+    }
 }
 
 #[tokio::test]

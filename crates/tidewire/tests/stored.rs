@@ -78,6 +78,7 @@ on_both! {
     a_place_goes_from_transport_to_transport
     a_new_subscriber_rewinds
     history_is_paged_both_ways
+    a_page_of_large_messages_has_fewer
     polls_wait_and_go_on
     what_is_sent_again_changes_nothing
     what_is_no_longer_kept_is_told
@@ -253,6 +254,51 @@ async fn history_is_paged_both_ways(nodes: Nodes) {
     client.expect("welcome").await;
     let frame = json!({"type": "history", "id": 1, "channel": "room:1", "since": places[7]});
     assert_eq!(payloads(&client.ask(&frame).await), [8, 9]);
+}
+
+/// A page of history was as large as what it was asked for, 6 MB by default and 64 MB at most, and
+/// written whole before its client read anything; over a WebSocket it ended the session as slow.
+async fn a_page_of_large_messages_has_fewer(nodes: Nodes) {
+    let text = "x".repeat(60_000);
+    for n in 0..20 {
+        publish(nodes.one(), "room:1", format!("{n} {text}")).await;
+    }
+    let numbers = |page: &Value| -> Vec<usize> {
+        let messages = page["messages"].as_array().unwrap().iter();
+        messages
+            .map(|it| it["payload"].as_str().unwrap().split(' ').next().unwrap().parse().unwrap())
+            .collect()
+    };
+    // Backwards from the end over HTTP, forwards over a WebSocket.
+    let (mut seen, mut before) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/v1/channels/room:1/messages?limit=100{before}");
+        let page = get(nodes.other(), &path).await;
+        assert!(page.to_string().len() <= 512 << 10);
+        seen.splice(..0, numbers(&page));
+        let Some(next) = page["next"].as_str() else { break };
+        before = format!("&before={next}");
+    }
+    assert_eq!(seen, (0..20).collect::<Vec<_>>());
+    let mut client = WebSocket::connect(nodes.one().addr(), "/v1/ws").await;
+    client.expect("welcome").await;
+    let frame = json!({"type": "subscribe", "id": 1, "channel": "room:1", "rewind": 20});
+    let mut since = client.ask(&frame).await["cursor"].clone();
+    for n in 0..20 {
+        let message = client.expect("message").await;
+        assert!(message["payload"].as_str().unwrap().starts_with(&format!("{n} ")));
+    }
+    let mut seen = Vec::new();
+    loop {
+        let frame = json!({"type": "history", "id": 2, "channel": "room:1", "since": since});
+        let page = client.ask(&frame).await;
+        seen.extend(numbers(&page));
+        if page["next"].is_null() {
+            break;
+        }
+        since = page["next"].clone();
+    }
+    assert_eq!(seen, (0..20).collect::<Vec<_>>());
 }
 
 async fn polls_wait_and_go_on(nodes: Nodes) {

@@ -132,6 +132,14 @@ impl Decoder {
         std::mem::take(&mut self.parts)
     }
 
+    /// How many bytes of an unfinished text or binary message are here; as they came, if it is compressed.
+    ///
+    /// The next message that is handed out is that one.
+    #[must_use]
+    pub fn unfinished_bytes(&self) -> usize {
+        if self.closed { 0 } else { self.partial.as_ref().map_or(0, |it| it.unfinished_bytes()) }
+    }
+
     /// The bytes of heap that the decoder holds: 0 without a partial message, else at most the
     /// message limit and a fixed part of less than 256 bytes; where compression was agreed on, an
     /// eighth of the limit more.

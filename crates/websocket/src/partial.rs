@@ -52,6 +52,12 @@ impl Partial {
             && self.message.as_ref().is_none_or(|message| message.complete)
     }
 
+    /// The bytes of a message that is not complete.
+    pub(crate) fn unfinished_bytes(&self) -> usize {
+        let unfinished = self.message.as_ref().filter(|message| !message.complete);
+        unfinished.map_or(0, |message| message.bytes.len())
+    }
+
     /// The bytes of heap that it holds, its own struct included.
     pub(crate) fn heap_bytes(&self) -> usize {
         size_of::<Self>() + self.message.as_ref().map_or(0, |message| message.bytes.capacity())

@@ -22,14 +22,15 @@ export async function request<T>(
   const timer = setTimeout(abort, patience);
   signal.addEventListener('abort', abort);
   // Nothing on a plain GET that would make a browser ask first.
-  const headers: Record<string, string> = {};
-  if (body) headers['content-type'] = 'application/json';
   const token = context.token();
-  if (token) headers.authorization = `Bearer ${token}`;
+  const headers = {
+    ...(body && { 'content-type': 'application/json' }),
+    ...(token && { authorization: `Bearer ${token}` }),
+  };
   try {
     const { fetch } = context;
     const response: Answer = await fetch(context.url(path), {
-      method: body && 'POST', body, cache: 'no-store', headers, signal: bound.signal,
+      method: body && 'POST', body, headers, signal: bound.signal,
     });
     if (!response.ok) response.failure = await failureOf(response);
     return await read(response);
@@ -52,33 +53,23 @@ async function failureOf(response: Response): Promise<Failure> {
  * Publishes for the links that only receive: in order, one request at a time, with all that has come meanwhile in
  * the next one. Answers come as the frames of a WebSocket would.
  */
-function poster(context: Context, session: () => string | undefined, signal: AbortSignal): Link['publish'] {
+function poster(context: Context, { session }: Work, signal: AbortSignal): Link['publish'] {
   const queue: Post[] = [];
   let busy = false;
-
-  const take = (): Post[] => {
-    let count = 0;
-    let chars = 0;
-    do chars += queue[count++]!.body.length;
-    while (queue[count] && count < BATCH && chars + queue[count]!.body.length < BATCH_CHARS);
-    return queue.splice(0, count);
-  };
 
   const pump = async (): Promise<void> => {
     busy = true;
     while (queue[0] && !signal.aborted) {
-      const posts = take();
-      const messages = posts.map((post) => written({ exclude: post.echo ? undefined : session() }, post));
-      let results: object[] = [];
-      let failure: object | undefined;
-      await request(context, 'v1/messages', signal, context.patience, async (response) => {
-        failure = response.failure;
-        if (!failure) ({ results } = await response.json());
-      }, `{"messages":[${messages}]}`).catch((error) => {
-        failure = lost(error);
-      });
+      let chars = 0;
+      const posts = queue.filter(({ body }, n) => ((chars += body.length) < BATCH_CHARS && n < BATCH) || !n);
+      queue.splice(0, posts.length);
+      const messages = posts.map((post) => written({ exclude: post.echo === false ? session?.() : undefined }, post));
+      const { results, ...failure }: Record<string, any> = await request(
+        context, 'v1/messages', signal, context.patience,
+        async (response) => response.failure ?? response.json(), `{"messages":[${messages}]}`,
+      ).catch(lost);
       // A link that is over hands over nothing, and its messages go out on the next one.
-      if (!signal.aborted) posts.forEach(({ id }, n) => context.receive({ ...results[n], ...failure, channel: '', type: '', id }));
+      if (!signal.aborted) posts.forEach(({ id }, n) => context.receive({ ...failure, ...results?.[n], channel: '', type: '', id }));
     }
     busy = false;
   };
@@ -95,7 +86,7 @@ export interface Work {
   /** Begins to receive, for the channels that are wanted now, until the signal; called again when they change. */
   start(signal: AbortSignal): Promise<unknown>;
   session?(): string | undefined;
-  probe?(): void;
+  readonly probe?: () => void;
 }
 
 /** A link that receives by requests, which have their channels from the start, and publishes by POST. */
@@ -115,7 +106,7 @@ export function httpLink(context: Context, work: (fail: (failure: Failure) => vo
     context.failed(failure);
   };
 
-  const { start, session = () => undefined, probe = () => {} } = work(fail);
+  const does = work(fail);
 
   /** Without a channel there is nothing to receive; a gateway must be there all the same, and take the token. */
   const knock = (signal: AbortSignal): Promise<void> =>
@@ -133,7 +124,7 @@ export function httpLink(context: Context, work: (fail: (failure: Failure) => vo
       if (life.signal.aborted) return;
       if (run !== life) run.abort();
       const { signal } = (run = new AbortController());
-      (context.places()[0] ? start : knock)(signal).catch((error) => {
+      (context.places()[0] ? does.start : knock)(signal).catch((error) => {
         if (!signal.aborted) fail(lost(error));
       });
     });
@@ -144,8 +135,8 @@ export function httpLink(context: Context, work: (fail: (failure: Failure) => vo
     subscribe: restart,
     unsubscribe: restart,
     renew: restart,
-    publish: poster(context, session, life.signal),
-    probe,
+    publish: poster(context, does, life.signal),
+    probe: does.probe,
     close,
   };
 }

@@ -1,4 +1,4 @@
-import type { Reason } from '../types.js';
+import type { Options, Reason } from '../types.js';
 
 /** A frame of the protocol, whatever the transport. */
 export type Frame = { type: string } & Record<string, any>;
@@ -14,10 +14,12 @@ export interface Place {
 export interface Post {
   /** Without: nobody waits for an answer. */
   readonly id?: number;
-  readonly channel: string;
+  /** The channel that it is published to, or else the method that the application is asked for. */
+  readonly channel?: string;
+  readonly method?: string;
   /** `"event":…,"payload":…,"messageId":…`, in JSON without braces. */
   readonly body: string;
-  readonly echo: boolean;
+  readonly echo?: boolean | undefined;
 }
 
 /** Why a link failed, and what to do about it. */
@@ -39,11 +41,11 @@ export interface Context {
   readonly quiet: number | undefined;
   /** The newest token. */
   token(): string | undefined;
-  readonly WebSocket: new (url: string | URL) => WebSocket;
+  readonly WebSocket: NonNullable<Options['WebSocket']>;
   readonly fetch: typeof fetch;
   /** The channels that are wanted. */
   places(): Place[];
-  /** Hands over a frame; `subscribed` and `denied` are of the links' own making. */
+  /** Hands over a frame; `subscribed` is of the links' own making. One with a channel and a `code`: it cannot be had. */
   receive(frame: Frame): void;
   /** Ready for use. */
   opened(session?: string): void;
@@ -56,16 +58,18 @@ export interface Link {
   subscribe(place: Place): unknown;
   unsubscribe(name: string): unknown;
   publish(post: Post): void;
+  /** Whether the application can be asked over it. */
+  readonly asks?: boolean;
   /** Asks for a sign of life now. */
-  probe(): void;
+  readonly probe?: (() => void) | undefined;
   /** There is a new token. */
   renew(): void;
   /** Ends it; nothing is handed over any more. */
   close(): void;
 }
 
-/** The longest time that a timer can wait. */
-export const LONGEST = 2 ** 31 - 1;
+/** The longest that a timer is to wait (ms): eleven days. Beyond 2^31 they fire at once. */
+export const LONGEST = 1e9;
 
 /** A post's JSON, with these members before its own. */
 export const written = (head: object, { channel, body }: Post): string =>

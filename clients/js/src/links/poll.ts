@@ -36,7 +36,7 @@ export function openPoll(context: Context): Link {
     const settle = async (place: Place, signal: AbortSignal): Promise<void> => {
       const { name: channel, cursor } = place;
       const answer = await poll([place], 0, signal);
-      if (answer.code) context.receive({ type: 'denied', channel, code: answer.code });
+      if (answer.code) context.receive({ ...answer, type: '', channel });
       if (!answer.messages) return;
       settled.add(place);
       context.receive({ type: 'subscribed', channel, cursor: cursor ?? answer.cursor, recovered: cursor && !answer.gaps });
@@ -56,7 +56,7 @@ export function openPoll(context: Context): Link {
         if (!answer.messages) return;
         tell(answer);
         if (!answer.messages[0] && now() - began < HASTY) {
-          await new Promise((done) => setTimeout(done, HASTY * (0.2 + Math.random())));
+          await new Promise((done) => setTimeout(done, HASTY * (0.5 + Math.random())));
         }
       }
     };

@@ -74,7 +74,7 @@ export function openSse(context: Context): Link {
           welcomed();
           return places.forEach(({ name, cursor }) => {
             // A cursor that is none is not the fault of those who have none.
-            if (failure.code !== 'bad_cursor' || cursor) context.receive({ type: 'denied', channel: name, code: failure.code });
+            if (failure.code !== 'bad_cursor' || cursor) context.receive({ ...failure, type: '', channel: name });
           });
         }
         let retry: number | undefined;
@@ -101,13 +101,11 @@ export function openSse(context: Context): Link {
       const groups = grouped(context.places());
       let missing = groups.length;
       const welcomed = (): void => {
-        missing -= 1;
-        if (!missing) context.opened(session);
+        if (!--missing) context.opened(session);
       };
       heard = now();
       const watchdog = setInterval(check, 500, context.patience);
-      signal.addEventListener('abort', () => clearInterval(watchdog));
-      await Promise.all(groups.map((group) => read(group, signal, welcomed)));
+      await Promise.all(groups.map((group) => read(group, signal, welcomed))).finally(() => clearInterval(watchdog));
     };
 
     return { start, session: () => session, probe: () => check(0) };

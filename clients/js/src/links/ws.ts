@@ -1,4 +1,4 @@
-import { type Context, type Frame, type Link, type Place, now, written } from './link.js';
+import { type Context, type Failure, type Frame, type Link, type Place, now, written } from './link.js';
 
 /** Most bytes that may wait in the socket before messages without an acknowledgement are dropped. */
 const BUFFERED = 1 << 16;
@@ -9,7 +9,7 @@ export function openWebSocket(context: Context): Link {
   url.protocol = url.protocol.replace('http', 'ws');
   const socket = new context.WebSocket(url);
   /** What answers take. Publishes have positive ids, all else negative ones. */
-  const asked = new Map<number, (frame: Frame) => void>();
+  const asked = new Map<number, ((frame: Frame) => void) | undefined>();
   /** The `subscribe` of each channel that counts, positive once it is acknowledged. */
   const wanted = new Map<string, number>();
   let ids = 0;
@@ -20,11 +20,9 @@ export function openWebSocket(context: Context): Link {
   let pinged = 0;
   let { quiet, patience } = context;
 
-  const send = (frame: object): void => socket.send(JSON.stringify(frame));
-
-  const ask = (frame: object, answered: (frame: Frame) => void): number => {
+  const ask = (frame: object, answered?: (frame: Frame) => void): number => {
     asked.set(--ids, answered);
-    send({ ...frame, id: ids });
+    socket.send(JSON.stringify({ ...frame, id: ids }));
     return ids;
   };
 
@@ -37,7 +35,7 @@ export function openWebSocket(context: Context): Link {
 
   const probe = (): void => {
     if (!open || pinged > heard) return;
-    send({ type: 'ping' });
+    socket.send('{"type":"ping"}');
     pinged = now();
   };
 
@@ -52,15 +50,15 @@ export function openWebSocket(context: Context): Link {
   }, 500);
 
   const authorize = (): void => {
-    ask({ type: 'auth', token: context.token() }, ({ type, code, message }) => {
-      if (type === 'ack' || code === 'bad_frame') {
+    ask({ type: 'auth', token: context.token() }, (frame) => {
+      if (frame.type === 'ack') {
         isIn = true;
         begin();
-      } else if (!open) {
-        // On a connection that is in use the close code that follows will tell.
+      } else if (frame.code === 'unavailable' && !open) {
         close();
-        context.failed({ code, message, token: true, final: true });
+        context.failed(frame as Frame & Failure);
       }
+      // Else the close code that follows will tell.
     });
   };
 
@@ -94,7 +92,7 @@ export function openWebSocket(context: Context): Link {
   const refused = (frame: Frame): void => {
     const { channel, code, retry = 1_000 } = frame;
     wanted.delete(channel);
-    if (code !== 'unavailable') return context.receive({ ...frame, type: 'denied' });
+    if (code !== 'unavailable') return context.receive(frame);
     setTimeout(() => {
       const place = context.places().find(({ name }) => name === channel);
       if (open && place && !wanted.has(channel)) subscribe(place);
@@ -103,7 +101,7 @@ export function openWebSocket(context: Context): Link {
 
   const unsubscribe = (channel: string): void => {
     wanted.delete(channel);
-    ask({ type: 'unsubscribe', channel }, () => {});
+    ask({ type: 'unsubscribe', channel });
   };
 
   socket.onopen = () => {
@@ -111,7 +109,8 @@ export function openWebSocket(context: Context): Link {
   };
   socket.onmessage = ({ data }) => {
     heard = now();
-    const frame: Frame = JSON.parse(data);
+    // A socket that speaks MessagePack gives what it has decoded.
+    const frame: Frame = data.type ? data : JSON.parse(data);
     const { type, id, channel } = frame;
     if (type === 'welcome') {
       welcome = frame;
@@ -141,9 +140,10 @@ export function openWebSocket(context: Context): Link {
     subscribe: (place) => open && subscribe(place),
     unsubscribe: (name) => open && unsubscribe(name),
     publish: (post) => {
-      const { id, echo } = post;
-      if (id || socket.bufferedAmount < BUFFERED) socket.send(written({ type: 'publish', id, echo }, post));
+      const { id, echo, method } = post;
+      if (id || socket.bufferedAmount < BUFFERED) socket.send(written({ type: method ? 'rpc' : 'publish', id, echo }, post));
     },
+    asks: true,
     probe,
     renew: authorize,
     close,

@@ -2,11 +2,13 @@
 // demos' backend.
 
 import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
 import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { onTestFinished } from 'vitest';
+import WebSocket from 'ws';
 import { Process } from '../../../tests/lib/process.mjs';
 import { freePort } from '../../../tests/lib/redis.mjs';
 import { startNode, startRedis } from './world.js';
@@ -46,11 +48,43 @@ async function startNginx(nodes: any[], backend: number): Promise<string> {
   return url;
 }
 
-/** Three nodes behind nginx, with the demos at `url`. A node that ends by itself is started again, as Compose does. */
-export async function startSite(): Promise<{ url: string; nodes: any[]; redis: any }> {
+/** How many connections a node has. */
+export async function connectionsOf(node: any): Promise<number> {
+  const metrics = await (await fetch(`${node.admin}/metrics`)).text();
+  return [...metrics.matchAll(/^tidewire_connections\{.*\} (\d+)/gm)].reduce((sum, [, n]) => sum + Number(n), 0);
+}
+
+/** For each node a value of nginx's cookie with which it sends a client there. */
+async function keysOf(url: string, nodes: any[]): Promise<string[]> {
+  const keys: string[] = [];
+  const sockets: WebSocket[] = [];
+  let before = await Promise.all(nodes.map(connectionsOf));
+  for (let n = 0; Object.keys(keys).length < nodes.length; n += 1) {
+    const socket = new WebSocket(`${url.replace('http', 'ws')}/v1/ws`, { headers: { cookie: `tidewire_sticky=window-${n}` } });
+    sockets.push(socket);
+    await once(socket, 'message');
+    const after = await Promise.all(nodes.map(connectionsOf));
+    keys[after.findIndex((count, at) => count > before[at]!)] ??= `window-${n}`;
+    before = after;
+  }
+  for (const socket of sockets) socket.terminate();
+  return keys;
+}
+
+/** A site: its address, its nodes, and for each of them the cookie that leads there. */
+export interface Site {
+  url: string;
+  nodes: any[];
+  redis: any;
+  keys: string[];
+}
+
+/** Three nodes behind nginx, with the demos at `url`/demo/. */
+export async function startSite(): Promise<Site> {
   const redis = await startRedis();
   const env = { TIDEWIRE_AUTH__MODE: 'open', TIDEWIRE_DEMO: 'true', TIDEWIRE_DRAIN__TIME: '2s', TIDEWIRE_NAMESPACES__TEXT__HISTORY_SIZE: '1000' };
   const nodes = await Promise.all([1, 2, 3].map(() => startNode({ redis, env })));
   const backend = await startBackend(redis, nodes);
-  return { url: await startNginx(nodes, backend), nodes, redis };
+  const url = await startNginx(nodes, backend);
+  return { url, nodes, redis, keys: await keysOf(url, nodes) };
 }

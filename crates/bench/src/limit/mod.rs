@@ -2,9 +2,11 @@
 //!
 //! One thread, one event queue, a frame encoded once and one `send(2)` a subscriber: what a
 //! delivery costs when the server does nothing else. It answers to the same clients as a real
-//! server, so that the same generator measures both in one round. It checks nothing, keeps
-//! nothing and has no limits; it is no server to use.
+//! server, so that the same generator measures both in one round; `?channel=` tells channels
+//! apart. What a WebSocket sends it, it sends back: that is its limit for messages that come in. It
+//! checks nothing, keeps nothing and has no limits; it is no server to use.
 
+mod channels;
 mod peer;
 mod request;
 
@@ -15,52 +17,20 @@ use anyhow::Context;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
-use tidewire_websocket::{MessageKind, encode_with};
 
 use crate::cli::Limit;
+use channels::{Channel, Channels};
 use peer::{Peer, Role};
 use request::Request;
 
 const LISTENER: Token = Token(usize::MAX);
-
-/// The bytes around a payload, as long as those that Tidewire sends.
-const BEFORE: &[u8] = br#"{"type":"message","channel":"bench","event":"message","payload":"#;
-const AFTER: &[u8] =
-    br#","timestamp":"2026-01-01T00:00:00.000Z","messageId":"00000000-0000-7000-8000-000000000000"}"#;
-
-/// Messages in the forms in which they are sent: one, or those of a turn one after another.
-#[derive(Default)]
-struct Outgoing {
-    web_socket: Vec<u8>,
-    sse: Vec<u8>,
-}
-
-impl Outgoing {
-    fn push(&mut self, payload: &[u8]) {
-        let length = BEFORE.len() + payload.len() + AFTER.len();
-        let frame = encode_with(MessageKind::Text, length, |out| {
-            for part in [BEFORE, payload, AFTER] {
-                out.extend_from_slice(part);
-            }
-        });
-        self.web_socket.extend_from_slice(&frame);
-        for part in [b"data: ", payload, b"\n\n"] {
-            self.sse.extend_from_slice(part);
-        }
-    }
-
-    fn clear(&mut self) {
-        self.web_socket.clear();
-        self.sse.clear();
-    }
-}
 
 /// The loop.
 struct Server {
     poll: Poll,
     listener: TcpListener,
     peers: Slab<Peer>,
-    outgoing: Outgoing,
+    channels: Channels,
     join: bool,
     scratch: Box<[u8]>,
 }
@@ -82,8 +52,8 @@ impl Server {
         let mut listener = TcpListener::bind(address)?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let scratch = vec![0; 64 << 10].into_boxed_slice();
-        let (peers, outgoing) = (Slab::new(), Outgoing::default());
-        Ok(Self { poll, listener, peers, outgoing, join, scratch })
+        let (peers, channels) = (Slab::new(), Channels::default());
+        Ok(Self { poll, listener, peers, channels, join, scratch })
     }
 
     fn serve(&mut self) -> anyhow::Result<()> {
@@ -99,7 +69,7 @@ impl Server {
                     Token(index) => {
                         // A peer that is gone is nobody's concern here.
                         if self.attend(index).is_err() {
-                            self.peers.try_remove(index);
+                            self.remove(index);
                         }
                     }
                 }
@@ -133,42 +103,63 @@ impl Server {
         while let Some(request) = self.peers.get_mut(index).map(Peer::request).transpose()? {
             match request {
                 None => break,
-                Some(Request::Publish(payload)) => {
-                    self.outgoing.push(&payload);
+                Some(Request::Publish(channel, payload)) => {
+                    let channel = self.channels.number(channel);
+                    self.channels.push(channel, &payload);
                     if !self.join {
                         self.send();
                     }
                     self.answer(index, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")?;
                 }
-                Some(Request::WebSocket(head)) => self.open(index, Role::WebSocket, &head)?,
-                Some(Request::Sse(head)) => self.open(index, Role::Sse, &head)?,
+                Some(Request::WebSocket(channel, head)) => {
+                    self.open(index, Role::WebSocket, channel, &head)?;
+                }
+                Some(Request::Sse(channel, head)) => {
+                    self.open(index, Role::Sse, channel, &head)?;
+                }
             }
         }
         Ok(())
     }
 
-    fn open(&mut self, index: usize, role: Role, head: &[u8]) -> io::Result<()> {
+    fn open(&mut self, index: usize, role: Role, channel: String, head: &[u8]) -> io::Result<()> {
+        let channel = self.channels.number(channel);
         if let Some(peer) = self.peers.get_mut(index) {
             peer.role = role;
+            peer.channel = channel;
+            self.channels.join(channel, index);
         }
         self.answer(index, head)
+    }
+
+    fn remove(&mut self, index: usize) {
+        if let Some(peer) = self.peers.try_remove(index) {
+            self.channels.leave(peer.channel, index);
+        }
     }
 
     fn answer(&mut self, index: usize, bytes: &[u8]) -> io::Result<()> {
         self.peers.get_mut(index).map_or(Ok(()), |peer| peer.send(bytes))
     }
 
-    /// Sends what is to go out to every subscriber.
+    /// Sends what is to go out to every subscriber of its channel.
     fn send(&mut self) {
-        let Self { peers, outgoing, .. } = self;
-        if outgoing.sse.is_empty() {
-            return;
+        while let Some(channel) = self.channels.due.pop() {
+            let mut gone = Vec::new();
+            let Channel { members, web_socket, sse } = self.channels.of(channel);
+            for index in members.iter() {
+                let sent = self.peers.get_mut(*index).map_or(Ok(()), |peer| match peer.role {
+                    Role::Asking => Ok(()),
+                    Role::WebSocket => peer.send(web_socket),
+                    Role::Sse => peer.send(sse),
+                });
+                if sent.is_err() {
+                    gone.push(*index);
+                }
+            }
+            web_socket.clear();
+            sse.clear();
+            gone.into_iter().for_each(|index| self.remove(index));
         }
-        peers.retain(|_, peer| match peer.role {
-            Role::Asking => true,
-            Role::WebSocket => peer.send(&outgoing.web_socket).is_ok(),
-            Role::Sse => peer.send(&outgoing.sse).is_ok(),
-        });
-        outgoing.clear();
     }
 }

@@ -24,6 +24,8 @@ pub(super) enum Role {
 pub(super) struct Peer {
     socket: TcpStream,
     pub(super) role: Role,
+    /// The number of its channel, if it is a subscriber.
+    pub(super) channel: usize,
     /// Requests that are not whole yet.
     input: Vec<u8>,
     /// What the socket did not take.
@@ -32,18 +34,25 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn new(socket: TcpStream) -> Self {
-        Self { socket, role: Role::Asking, input: Vec::new(), waiting: Vec::new() }
+        Self {
+            socket,
+            role: Role::Asking,
+            channel: usize::MAX,
+            input: Vec::new(),
+            waiting: Vec::new(),
+        }
     }
 
-    /// Reads all there is; of a subscriber nothing is kept.
+    /// Reads all there is. Of a subscriber nothing is kept: its frames go back as they came.
     pub(super) fn read(&mut self, scratch: &mut [u8]) -> io::Result<()> {
         loop {
             match self.socket.read(scratch) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(length) if self.role == Role::Asking => {
-                    self.input.extend_from_slice(&scratch[..length]);
-                }
-                Ok(_) => {}
+                Ok(length) => match self.role {
+                    Role::Asking => self.input.extend_from_slice(&scratch[..length]),
+                    Role::WebSocket => self.echo(&mut scratch[..length])?,
+                    Role::Sse => {}
+                },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -73,6 +82,24 @@ impl Peer {
             }
         }
         Ok(())
+    }
+
+    /// One frame of the load generator back to it, which masks with zeros and writes each frame by
+    /// itself: it comes in one piece.
+    fn echo(&mut self, frame: &mut [u8]) -> io::Result<()> {
+        const TEXT: u8 = 0x81;
+        let header = match frame {
+            [TEXT, second, ..] if *second & 0x7f < 126 => 2,
+            [TEXT, second, ..] if *second & 0x7f == 126 => 4,
+            _ => return Ok(()),
+        };
+        // The header moves over the mask.
+        frame[1] &= 0x7f;
+        if frame.len() < header + 4 {
+            return Ok(());
+        }
+        frame.copy_within(..header, 4);
+        self.send(&frame[4..])
     }
 
     /// Sends what waits.

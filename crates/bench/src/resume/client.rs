@@ -129,7 +129,7 @@ impl Client {
             target.path.push_str(cursor);
         }
         // A fresh socket takes more than this, or none because it does not stand yet.
-        match socket.write_all(upgrade_request(&target).as_bytes()) {
+        match socket.write_all(upgrade_request(&target, false).as_bytes()) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(false),

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -80,7 +80,7 @@ impl Connection {
         request: Request<Incoming>,
         mut open: Open,
     ) -> Result<Response<Answer>, Infallible> {
-        let (response, takeover) = self.route(request).await;
+        let (response, takeover) = self.in_turn(self.route(request)).await;
         let response = match takeover {
             None => response.map(Answer::plain),
             Some(takeover) => match self.seat(&mut open) {
@@ -102,6 +102,25 @@ impl Connection {
             },
         };
         Ok(response.map(|answer| answer.counted(open)))
+    }
+
+    /// Works on a request when it is its turn. A client may send a hundred at a time on each of its
+    /// connections; all at once they would keep the messages of everybody on the lane waiting. So a
+    /// few are in the lane's queue, and the others stand before it.
+    async fn in_turn<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut turn = Some(self.app.http2_requests.turn().await);
+        // Behind who is there already.
+        tokio::task::yield_now().await;
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            let polled = work.as_mut().poll(cx);
+            if polled.is_pending() {
+                // It waits, for its client or the broker: that is nobody's turn.
+                turn = None;
+            }
+            polled
+        })
+        .await
     }
 
     /// A place for one more session. The first has the connection's; each further one takes one of

@@ -80,7 +80,7 @@ fn place(app: &App, request: &Request) -> Result<Option<AddressPlace>, Problem> 
     };
     // Who comes by itself was counted when its connection came.
     if app.addresses.is_trusted(*peer) {
-        let client = app.addresses.client_of(*peer, request.headers());
+        let client = app.addresses.counted_as(*peer, request.headers());
         if !app.may_shake_hands(client) {
             app.metrics.refused(Refusal::Limit);
             let (code, detail) = (Code::TooFast, "new streams of this address: full");

@@ -19,6 +19,7 @@ use super::Problem;
 use super::problem::Answered;
 use crate::app::App;
 use crate::metrics::Refusal;
+use crate::origin::by_https;
 use crate::takeover::Takeover;
 
 /// The layer around all routes.
@@ -37,7 +38,10 @@ pub(crate) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
         // RFC 9112, section 3.2.
         _ if hosts > 1 => Err("there is more than one Host".to_owned()),
         Some(origin) if text(Some(origin)).is_none() => Err("the origin is no text".to_owned()),
-        origin => app.settings.origins.check(text(origin.as_ref()), host.as_deref()),
+        origin => {
+            let by_https = by_https(request.headers());
+            app.settings.origins.check(text(origin.as_ref()), host.as_deref(), by_https)
+        }
     };
     let origins = &app.settings.origins;
     let mut response = match checked.and_then(|()| origins.check_way(request.headers())) {

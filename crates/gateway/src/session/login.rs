@@ -54,6 +54,7 @@ pub(super) struct Login {
     busy: Cell<bool>,
     /// When it is looked at next.
     deadline: Cell<Option<Deadline>>,
+    /// Whether its end was told; while it is pending, whether its time is over.
     told: Cell<bool>,
     /// What few sessions have; boxed, because all have the room for it.
     more: RefCell<Option<Box<More>>>,
@@ -97,9 +98,20 @@ impl Login {
         self.more.borrow_mut().get_or_insert_default().held.push(Arc::new(held));
     }
 
+    /// Whether its user has more streams than it may, so that this one must end.
+    pub(super) fn is_over(&self) -> bool {
+        let more = self.more.borrow();
+        more.iter().flat_map(|more| &more.held).any(|held| held.is_over())
+    }
+
     /// Whether its first frame must still say.
     pub(super) fn is_pending(&self) -> bool {
         self.is_pending.get()
+    }
+
+    /// Whether it should have logged in by now.
+    fn is_late(&self) -> bool {
+        self.is_pending() && self.told.get()
     }
 
     /// Whether nothing may be read now.
@@ -160,6 +172,9 @@ impl Session {
                 let (code, message) = (Code::Unavailable, AuthError::NoKeys.to_string());
                 let retry = Some(1_000);
                 self.reply_around(&Reply::Error { id, code, message: &message, retry });
+                if self.login.is_late() {
+                    self.finish(End::UNAVAILABLE);
+                }
             }
             Err(error) => {
                 if counts_as_failed(&error) {
@@ -184,7 +199,12 @@ impl Session {
     /// is not asked.
     fn ask_and_log_in(self: &Rc<Self>, id: Option<&FrameId>, identity: Arc<Identity>) {
         let hooks = &self.app.hooks;
-        let first = self.login.pending.take().map(|named| self.first_channels(&identity, *named));
+        let first = match self.login.pending.take() {
+            Some(named) => Some(self.first_channels(&identity, *named)),
+            // In open mode a session that was nobody's becomes a user's.
+            None if self.login.identity().is_anonymous() => Some(self.own_channels(&identity)),
+            None => None,
+        };
         let asks = hooks.has(Hook::Connect) || (first.is_some() && hooks.has(Hook::Subscribe));
         if !asks {
             return self.log_in(id, identity, first);
@@ -262,10 +282,12 @@ impl Session {
         self.login.told.set(false);
         // Before the welcome, which waits for the channels.
         self.reply_around(&Reply::Ack { id, acked });
-        self.login.is_pending.set(false);
-        match first {
-            Some(first) => self.begin(first),
-            None => self.drop_what_is_not_granted(),
+        match (self.login.is_pending.replace(false), first) {
+            (true, Some(first)) => self.begin(first),
+            (_, first) => {
+                self.drop_what_is_not_granted();
+                first.into_iter().for_each(|first| self.follow(first));
+            }
         }
         self.watch_login();
     }
@@ -284,6 +306,35 @@ impl Session {
             }
         }
         first
+    }
+
+    /// The user's own channels, as far as there is room for them, that the session does not have.
+    fn own_channels(&self, identity: &Identity) -> First {
+        let held = self.held.borrow();
+        let named: Vec<_> = held.iter().map(|held| &held.subscription.channel).collect();
+        let most = self.app.settings.subscriptions_per_session;
+        let room = most.saturating_sub(held.len() + self.asked.subscribing());
+        let own = self.app.auth.own_channels(identity, &named).into_iter();
+        let own = own.filter(|channel| !self.asked.is_subscribing(channel)).take(room);
+        let mut first = First { channels: Vec::new(), denied: Vec::new() };
+        for channel in own {
+            match self.app.may_start(identity, &channel, Start::Present) {
+                Ok(start) => first.channels.push((channel, start)),
+                Err(denied) => first.denied.push((channel, denied.code)),
+            }
+        }
+        first
+    }
+
+    /// The login of a session that had its welcome: the user's own channels are subscribed besides.
+    fn follow(self: &Rc<Self>, first: First) {
+        for (channel, start) in first.channels {
+            self.subscribe(&channel, start, State::Own);
+        }
+        for (channel, code) in first.denied {
+            self.app.metrics.error(code);
+            self.reply(&Reply::Unsubscribed { channel: &channel, code });
+        }
     }
 
     /// The first login: the channels are subscribed, and the welcome follows.
@@ -358,8 +409,13 @@ impl Session {
             (identity.has_expired(now), expires(&identity))
         };
         if self.login.is_pending() {
-            // The credential that is being looked at has its own patience.
-            if self.login.is_busy() { self.watch_login() } else { self.finish(End::UNAUTHORIZED) }
+            // The credential that is being looked at has its own patience; it is the last one.
+            if self.login.is_busy() {
+                self.login.told.set(true);
+                self.login.deadline.set(Some(deadline::set(self, now.saturating_add(1))));
+            } else {
+                self.finish(End::UNAUTHORIZED);
+            }
         } else if has_expired {
             self.finish(End::EXPIRED);
         } else {

@@ -93,6 +93,8 @@ enum State {
     Confirmed(Box<Confirmed>),
     /// Asked for by this frame.
     Asked(Option<FrameId>),
+    /// The user's own, who logged in after the welcome.
+    Own,
     /// Messages flow.
     Active,
 }
@@ -150,6 +152,8 @@ impl Session {
             session.welcome();
         }
         session.watch_login();
+        // Taken back before it was here to be told.
+        tidewire_hub::Session::reconsider(&*session);
         if app.is_draining() {
             // It came while the node's sessions were told: too late to be told with them.
             tidewire_hub::Session::shutdown(&*session, Duration::ZERO);

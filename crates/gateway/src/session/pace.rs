@@ -31,13 +31,9 @@ pub(super) struct Rates {
 impl Pace {
     /// Takes a frame of so many bytes out; else says which limit it is over.
     pub(super) fn take(&self, rates: Rates, bytes: usize, now: u32) -> Result<(), Limit> {
-        let passed = u64::from(now.wrapping_sub(self.at.replace(now)));
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        // A thousandth of a frame is what a rate of one gives in a millisecond.
-        let frames = drained(self.frames_used.get(), passed * u64::from(rates.frames));
-        let used = drained(self.bytes_used.get(), passed * u64::from(rates.bytes) / 1_000);
-        self.frames_used.set(frames);
-        self.bytes_used.set(used);
+        self.drain(rates, now);
+        let (frames, used) = (self.frames_used.get(), self.bytes_used.get());
         let frames = frames.saturating_add(1_000);
         if rates.frames > 0 && frames > rates.frames.saturating_mul(2_000) {
             return Err(Limit::FramesPerSecond);
@@ -49,6 +45,26 @@ impl Pace {
         self.frames_used.set(if rates.frames > 0 { frames } else { 0 });
         self.bytes_used.set(if rates.bytes > 0 { used } else { 0 });
         Ok(())
+    }
+
+    /// Takes bytes out of a frame that has not ended. There may be fewer left: it is told when it ends,
+    /// for it is over the limit then, and costs no more than that.
+    fn take_part(&self, rates: Rates, bytes: usize, now: u32) {
+        self.drain(rates, now);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let over = rates.bytes.saturating_mul(2).saturating_add(1);
+        let used = self.bytes_used.get().saturating_add(bytes).min(over);
+        self.bytes_used.set(if rates.bytes > 0 { used } else { 0 });
+    }
+
+    /// What was used is less after a while.
+    fn drain(&self, rates: Rates, now: u32) {
+        let passed = u64::from(now.wrapping_sub(self.at.replace(now)));
+        // A thousandth of a frame is what a rate of one gives in a millisecond.
+        let frames = drained(self.frames_used.get(), passed * u64::from(rates.frames));
+        let used = drained(self.bytes_used.get(), passed * u64::from(rates.bytes) / 1_000);
+        self.frames_used.set(frames);
+        self.bytes_used.set(used);
     }
 }
 
@@ -80,6 +96,14 @@ impl Session {
             self.count_error();
         }
         in_time
+    }
+
+    /// Bytes of a message that goes on have come.
+    pub(super) fn pay(&self, bytes: usize) {
+        let rates = self.rates();
+        if bytes > 0 && rates.bytes > 0 {
+            self.pace.take_part(rates, bytes, self.app.millis());
+        }
     }
 
     fn rates(&self) -> Rates {
@@ -119,6 +143,22 @@ mod tests {
         assert_eq!(pace.take(rates, 2_000, 3_000), Ok(()));
         assert_eq!(pace.take(rates, 1, 3_000), Err(Limit::BytesPerSecond));
         assert_eq!(pace.take(rates, 100, 3_100), Ok(()));
+    }
+
+    #[test]
+    fn a_part_is_paid_for_when_it_comes_and_told_at_the_end() {
+        let pace = Pace::default();
+        let rates = Rates { frames: 10, bytes: 1_000 };
+        pace.take_part(rates, 1_500, 5);
+        assert_eq!(pace.take(rates, 500, 5), Ok(()));
+        pace.take_part(rates, 90_000, 5);
+        assert_eq!(pace.take(rates, 0, 5), Err(Limit::BytesPerSecond));
+        // Not more than what there was is owed.
+        assert_eq!(pace.take(rates, 0, 6), Ok(()));
+        assert_eq!(pace.take(rates, 900, 906), Ok(()));
+        // Without a limit nothing is owed.
+        pace.take_part(Rates { frames: 0, bytes: 0 }, 1 << 20, 906);
+        assert_eq!(pace.bytes_used.get(), 0);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::metrics::Limit;
 use crate::publish::{Done, Publishing};
 
 impl Session {
-    /// Acts on one frame of the client, of so many bytes, or refuses it.
+    /// Acts on one frame of the client, of so many bytes that are not paid for yet, or refuses it.
     pub(super) fn handle(self: &Rc<Self>, frame: Result<ClientFrame, FrameError>, bytes: usize) {
         let id = match &frame {
             Ok(frame) => frame.id.as_ref(),
@@ -119,7 +119,7 @@ impl Session {
             // Every frame is answered, also the one that this frame overtakes.
             State::Asked(asked) => self.overtaken(asked.as_ref()),
             State::Undecided => self.decided(),
-            State::Confirmed(..) | State::Active => {}
+            State::Own | State::Confirmed(..) | State::Active => {}
         }
         self.reply(&Reply::Ack { id, acked: Acked::default() });
     }

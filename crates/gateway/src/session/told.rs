@@ -41,6 +41,13 @@ impl tidewire_hub::Session for Session {
                 self.reply(&Reply::Ack { id: id.as_ref(), acked });
                 self.tell_gap(channel, gap);
             }
+            State::Own => {
+                drop(all);
+                // So the client can go on from there later.
+                if let Some(cursor) = cursor {
+                    self.reply(&Reply::Position { channel, cursor });
+                }
+            }
             State::Confirmed(..) | State::Active => {}
         }
     }
@@ -65,7 +72,7 @@ impl tidewire_hub::Session for Session {
                 };
                 self.reply(&Reply::Error { id: id.as_ref(), code, message, retry });
             }
-            State::Confirmed(..) | State::Active => {
+            State::Own | State::Confirmed(..) | State::Active => {
                 self.reply(&Reply::Unsubscribed { channel, code });
             }
         }
@@ -122,6 +129,12 @@ impl tidewire_hub::Session for Session {
             Transport::WebSocket => self.beat_websocket(beat),
             Transport::Sse => self.beat_sse(beat),
             Transport::Poll => {}
+        }
+    }
+
+    fn reconsider(&self) {
+        if self.login.is_over() {
+            self.finish(End::TOO_MANY);
         }
     }
 

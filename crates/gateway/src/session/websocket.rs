@@ -108,11 +108,14 @@ impl Session {
         self.outbox.cork();
         let mut input = Input::new(bytes);
         let mut handled = 0;
+        // Of the message under way, which is the first to be handed out, these are paid for.
+        let mut paid = decoder.unfinished_bytes();
         loop {
             match decoder.decode(&mut input) {
                 Ok(Some(event)) => {
                     handled += length(&event);
-                    self.act(event);
+                    let is_message = matches!(event, Event::Text(_) | Event::Binary(_));
+                    self.act(event, if is_message { std::mem::take(&mut paid) } else { 0 });
                 }
                 Ok(None) => break,
                 Err(error) => {
@@ -129,6 +132,7 @@ impl Session {
                 break;
             }
         }
+        self.pay(decoder.unfinished_bytes().saturating_sub(paid));
         // The frames that messages came in, besides their last ones.
         for _ in 0..decoder.take_parts() {
             if self.end.get().is_some() {
@@ -153,16 +157,19 @@ impl Session {
             || usize::from(self.in_flight.get()) >= self.app.settings.publishes_in_flight
     }
 
-    fn act(self: &Rc<Self>, event: Event<'_>) {
+    /// Acts on an event; so many of its bytes are paid for already.
+    fn act(self: &Rc<Self>, event: Event<'_>, paid: usize) {
         match event {
             Event::Text(text) if self.subprotocol() == Subprotocol::Json => {
                 self.partial_since.set(None);
-                self.handle(ClientFrame::parse_json(text), text.len());
+                let unpaid = text.len().saturating_sub(paid);
+                self.handle(ClientFrame::parse_json(text), unpaid);
             }
             Event::Binary(bytes) if self.subprotocol() == Subprotocol::MessagePack => {
                 self.partial_since.set(None);
                 let limit = self.app.settings.message_bytes;
-                self.handle(ClientFrame::parse_msgpack(bytes, limit), bytes.len());
+                let unpaid = bytes.len().saturating_sub(paid);
+                self.handle(ClientFrame::parse_msgpack(bytes, limit), unpaid);
             }
             Event::Text(_) => self.finish(End::TEXT),
             Event::Binary(_) => self.finish(End::BINARY),

@@ -232,6 +232,12 @@ impl Lane {
         }
     }
 
+    /// Has each session look whether it may go on.
+    pub fn reconsider(&self) {
+        // It only notes its end: nobody leaves meanwhile.
+        self.sessions.borrow().iter().for_each(|(_, session)| session.reconsider());
+    }
+
     /// Tells each session when to come back, evenly spread over `time`, and ends it then.
     pub fn drain(self: &Rc<Self>, time: Duration) {
         let sessions: Vec<_> =

@@ -120,13 +120,15 @@ impl Message {
         }
         if let Some(Sender { user, session }) = &self.from {
             key("from", out);
-            map(1 + usize::from(user.is_some()), out);
+            map(usize::from(user.is_some()) + usize::from(session.is_some()), out);
             if let Some(user) = user {
                 string("user", out);
                 string(user, out);
             }
-            string("session", out);
-            string(&session.to_string(), out);
+            if let Some(session) = session {
+                string("session", out);
+                string(&session.to_string(), out);
+            }
         }
         more_in_map(begin, members, out);
     }

@@ -17,7 +17,8 @@ pub(crate) fn run(flags: Flags) -> anyhow::Result<()> {
         settings.check().context("broker")?;
     }
     let warning = certificates.and_then(|certificates| certificates.warning());
-    for warning in decides.warnings.into_iter().chain(warning) {
+    let files = loaded.file_warning().into_iter();
+    for warning in files.chain(decides.warnings).chain(warning) {
         // Nobody may be there to read it.
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }

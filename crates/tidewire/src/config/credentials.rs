@@ -5,7 +5,9 @@ use std::fmt;
 
 use reqwest::Url;
 use secrecy::SecretString;
-use tidewire_auth::{Access, ApiKeySecret, ApiKeySpec, HmacAlgorithm, Verb, Verbs};
+use tidewire_auth::{
+    Access, ApiKeySecret, ApiKeySpec, HmacAlgorithm, MIN_API_KEY_BYTES, Verb, Verbs,
+};
 use tidewire_protocol::{Channel, Event};
 use toml::de::DeTable;
 
@@ -47,7 +49,8 @@ impl Setting for Secrets<'_> {
     }
 }
 
-const REDACTED: &str = "REDACTED";
+/// What stands in the place of a secret that is shown.
+pub(super) const REDACTED: &str = "REDACTED";
 
 /// A field of API keys.
 pub(super) struct ApiKeys<'a>(pub(super) &'a mut Vec<ApiKeySpec>);
@@ -55,17 +58,14 @@ pub(super) struct ApiKeys<'a>(pub(super) &'a mut Vec<ApiKeySpec>);
 impl Setting for ApiKeys<'_> {
     fn set(&mut self, given: &Given) -> Result<(), String> {
         *self.0 = match given {
-            Given::Raw(text) => text.split(',').map(pair).collect::<Result<_, _>>()?,
+            Given::Raw(text) => text.split(',').zip(1..).map(pair).collect::<Result<_, _>>()?,
             Given::List(items) => items.iter().map(table).collect::<Result<_, _>>()?,
             _ => return Err(format!("must be {}", self.allowed())),
         };
         Ok(())
     }
     fn show(&self) -> Option<String> {
-        let shown = |key: &ApiKeySpec| {
-            format!("{{ name = {}, key = {} }}", quoted(&key.name), quoted(REDACTED))
-        };
-        let items: Vec<_> = self.0.iter().map(shown).collect();
+        let items: Vec<_> = self.0.iter().map(shown_key).collect();
         Some(format!("[{}]", items.join(", ")))
     }
     fn kind(&self) -> &'static str {
@@ -79,12 +79,38 @@ impl Setting for ApiKeys<'_> {
     }
 }
 
-/// `name=key` or `name=sha256:hex`, of a variable.
-fn pair(text: &str) -> Result<ApiKeySpec, String> {
+/// What a key may do, without the key itself.
+fn shown_key(key: &ApiKeySpec) -> String {
+    let mut shown = format!("{{ name = {}, key = {}", quoted(&key.name), quoted(REDACTED));
+    let verbs = Verb::ALL.into_iter().filter(|verb| key.verbs.has(*verb));
+    let verbs: Vec<_> = verbs.map(|verb| verb.as_str().to_owned()).collect();
+    let verbs = (key.verbs != Verbs::ALL).then_some(&verbs);
+    let lists = [
+        ("subscribe", key.subscribe.as_ref()),
+        ("publish", key.publish.as_ref()),
+        ("verbs", verbs),
+    ];
+    for (member, list) in lists {
+        if let Some(list) = list {
+            let items: Vec<_> = list.iter().map(|item| quoted(item)).collect();
+            shown.push_str(&format!(", {member} = [{}]", items.join(", ")));
+        }
+    }
+    shown + " }"
+}
+
+/// `name=key` or `name=sha256:hex`, of a variable. Faults name it by its number: where a key holds a
+/// comma, what seems to be a name is a piece of the key.
+fn pair((text, number): (&str, usize)) -> Result<ApiKeySpec, String> {
     let wrong = || "must be name=key, or name=sha256:hex, separated by commas".to_owned();
     let (name, key) = text.trim().split_once('=').ok_or_else(wrong)?;
     let secret = match key.strip_prefix("sha256:") {
-        Some(hex) => hash(name, hex)?,
+        Some(hex) => hash(&format!("number {number}"), hex)?,
+        None if key.len() < MIN_API_KEY_BYTES => {
+            return Err(format!(
+                "the key number {number} is too short: at least {MIN_API_KEY_BYTES} bytes, and no commas"
+            ));
+        }
         None => ApiKeySecret::Plain(key.to_owned().into()),
     };
     Ok(spec(name, secret))
@@ -110,7 +136,7 @@ fn table(item: &Given) -> Result<ApiKeySpec, String> {
     };
     let secret = match (text("key")?, text("sha256")?) {
         (Some(key), None) => ApiKeySecret::Plain(key.to_owned().into()),
-        (None, Some(hex)) => hash(name, hex)?,
+        (None, Some(hex)) => hash(&quoted(name), hex)?,
         _ => return Err(of("give either 'key' or 'sha256'")),
     };
     let list = |member: &str| match find(member) {
@@ -140,8 +166,8 @@ fn verb(name: &str) -> Result<Verb, String> {
     known.ok_or_else(|| format!("'verbs' may hold {all}, not {}", quoted(name)))
 }
 
-fn hash(name: &str, hex: &str) -> Result<ApiKeySecret, String> {
-    let wrong = || format!("the key {}: a SHA-256 has 64 hex digits", quoted(name));
+fn hash(which: &str, hex: &str) -> Result<ApiKeySecret, String> {
+    let wrong = || format!("the key {which}: a SHA-256 has 64 hex digits");
     let digits = hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit());
     let mut hash = [0; 32];
     for (byte, at) in hash.iter_mut().zip((0..64).step_by(2)) {

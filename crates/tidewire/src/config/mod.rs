@@ -27,6 +27,7 @@ mod walk;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 pub(crate) use credentials::{OneLine, read_api_keys_file};
 pub(crate) use error::ConfigError;
@@ -37,6 +38,8 @@ pub(crate) use source::{Flags, Sources};
 pub(crate) use values::{AfterRestart, Endpoint, LogFormat};
 use walk::Path;
 
+use crate::files;
+
 /// A configuration that may be served, and where each of its values that is no default came from.
 #[derive(Debug)]
 pub(crate) struct Loaded {
@@ -44,6 +47,8 @@ pub(crate) struct Loaded {
     pub(crate) config: Config,
     /// Per key that some source gave: the source that won.
     origins: BTreeMap<Path, Origin>,
+    /// The file that was read.
+    file: Option<PathBuf>,
 }
 
 impl Loaded {
@@ -51,13 +56,21 @@ impl Loaded {
     pub(crate) fn to_toml(&self) -> String {
         dump::dump(&self.config, &self.origins)
     }
+
+    /// What an operator should mend about the file's permissions.
+    pub(crate) fn file_warning(&self) -> Option<String> {
+        let path = self.file.as_ref()?;
+        let name = format!("the configuration file {}", path.display());
+        files::warning(&name, path, dump::file_holds_secrets(&self.config, &self.origins))
+    }
 }
 
 /// Reads, merges and checks the sources. Every problem found is in the error, not only the first;
 /// contradictions between keys are looked for once each key is good on its own.
 pub(crate) fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
-    let entries = source::gather(sources)?;
+    let mut entries = source::gather(sources)?;
+    let file = entries.file.take();
     let (config, origins) = read::read(entries)?;
     rules::check(&config, &origins)?;
-    Ok(Loaded { config, origins })
+    Ok(Loaded { config, origins, file })
 }

@@ -69,6 +69,8 @@ pub(super) struct Entries {
     pub(super) keys: BTreeMap<Path, Entry>,
     /// The tables that the file has.
     pub(super) tables: BTreeMap<Path, Origin>,
+    /// The file that was read.
+    pub(super) file: Option<PathBuf>,
 }
 
 /// Reads the file, then the environment, then the flags.
@@ -177,6 +179,7 @@ fn read_file(path: PathBuf, entries: &mut Entries) -> Result<(), ConfigError> {
         wrong(format!("is no TOML: {place}{}", error.message().trim_end().replace('\n', "; ")))
     })?;
     file.flatten(&Path::default(), root.get_ref(), entries);
+    entries.file = Some(path);
     Ok(())
 }
 

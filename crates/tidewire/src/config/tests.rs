@@ -110,7 +110,10 @@ fn what_is_wrong_is_told_with_key_value_bounds_and_place() {
         ("auth.allowed_origins = [\"a.example\"]", "must be scheme://host[:port]"),
         ("auth.allowed_origins = [\"https://u@a.example\"]", "must be scheme://host[:port]"),
         ("limits.trusted_proxies = [\"proxy\"]", "must be such as 172.16.0.0/12"),
-        ("limits.trusted_proxies = [\"0.0.0.0/0\"]", "is the whole internet"),
+        ("limits.trusted_proxies = [\"0.0.0.0/0\"]", "the whole internet"),
+        ("limits.trusted_proxies = [\"128.0.0.0/1\"]", "the whole internet"),
+        ("limits.trusted_proxies = [\"::ffff:0.0.0.0/96\"]", "the whole internet"),
+        ("limits.trusted_proxies = [\"2000::/3\"]", "the whole internet"),
         ("limits.forwarded_header = \"via\"", "must be \"x-forwarded-for\" or \"forwarded\""),
         ("limits.bytes_per_second = \"1\"", "must be a size from 1KiB"),
         ("log.level = \"loud\"", "log.level = \"loud\": must be off, error, warn"),
@@ -297,7 +300,7 @@ fn variables_are_read_by_the_types_of_their_keys() {
         ("TIDEWIRE_NAMESPACES__A__B__HISTORY_SIZE", "0"),
         (
             "TIDEWIRE_AUTH__API_KEYS",
-            "shop=a-key, etl=sha256:\
+            "shop=the-key-of-the-shop, etl=sha256:\
             2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824",
         ),
         ("TIDEWIRE_AUTH__JWT__SECRET", "with, a comma"),
@@ -416,7 +419,9 @@ fn secrets_never_show() {
     let auth = load_from(keys, &[], Flags::default()).unwrap();
     let redacted = auth.to_toml();
     assert!(
-        redacted.contains("api_keys = [{ name = \"shop\", key = \"REDACTED\" }]"),
+        redacted.contains(
+            "api_keys = [{ name = \"shop\", key = \"REDACTED\", verbs = [\"publish\"] }]"
+        ),
         "{redacted}"
     );
     assert!(redacted.contains("secret = [\"REDACTED\", \"REDACTED\"]"), "{redacted}");
@@ -503,4 +508,7 @@ fn limits_of_clients_are_for_who_logs_in() {
     let limits = given.address_limits();
     assert_eq!((limits.connections, limits.public_only), (Some(7), false));
     assert_eq!((limits.trusted_proxies.len(), given.rates()), (2, (0, 2 << 20)));
+    let mapped = of_file("limits.trusted_proxies = [\"::ffff:10.1.2.3/104\"]").unwrap();
+    let [network] = mapped.address_limits().trusted_proxies[..] else { panic!() };
+    assert_eq!(network.to_string(), "10.0.0.0/8");
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use tidewire_gateway::ForwardedHeader;
@@ -150,7 +150,7 @@ impl Word for BrokerUrl {
         }
         let whole = SecretString::from(text.to_owned());
         if url.password().is_some() {
-            url.set_password(Some("REDACTED")).map_err(|()| FORM.to_owned())?;
+            url.set_password(Some(super::credentials::REDACTED)).map_err(|()| FORM.to_owned())?;
         }
         Ok(Self { whole, shown: url.to_string() })
     }
@@ -284,16 +284,27 @@ impl Network {
     }
 }
 
+/// An IPv4 network that is written as IPv6 (`::ffff:10.0.0.0/104`) as what it is: addresses are compared
+/// in their own form.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(v6) = network else { return network };
+    let mapped = v6.addr().to_ipv4_mapped().filter(|_| v6.prefix_len() >= 96);
+    mapped.and_then(|v4| Ipv4Net::new(v4, v6.prefix_len() - 96).ok()).map_or(network, IpNet::V4)
+}
+
 impl Word for Network {
     const ALLOWED: &'static str = "networks, `address/bits`, or addresses";
 
     fn read(text: &str) -> Result<Self, String> {
         let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
         let network = network.map_err(|_| "must be such as 172.16.0.0/12 or ::1".to_owned())?;
-        if network.prefix_len() == 0 {
-            return Err("is the whole internet; name the proxies' network".to_owned());
+        let network = canonical(network.trunc());
+        // The largest private networks are 10.0.0.0/8 and fc00::/7.
+        let widest = if network.addr().is_ipv4() { 8 } else { 7 };
+        if network.prefix_len() < widest {
+            return Err("is (much of) the whole internet; name the proxies' network".to_owned());
         }
-        Ok(Self(network.trunc()))
+        Ok(Self(network))
     }
 
     fn show(&self) -> String {

@@ -48,16 +48,22 @@ function answer(text, bad = false) {
 
 // --- Connecting ---
 
-function address(path, channel) {
-  return new URL(`v1/${path}?channel=${encodeURIComponent(channel)}`, location.href);
+/** Where a stream of the channel is; `token` is what an EventSource logs in with, which sets no headers. */
+function address(path, channel, token = '') {
+  const url = new URL(`v1/${path}?channel=${encodeURIComponent(channel)}`, location.href);
+  if (token) url.searchParams.set('token', token);
+  return url;
 }
+
+/** What the examples show in the token's place: they are read over shoulders, and copied. */
+const shown = (token) => (token ? 'TOKEN' : '');
 
 /** Why a stream was refused; nothing when it was not, or may not be the next time. */
 async function refusal(channel) {
   // Neither WebSocket nor EventSource tells a page what the answer was. A plain request does.
   const request = new AbortController();
   try {
-    const response = await fetch(address('sse', channel), { signal: request.signal });
+    const response = await fetch(address('sse', channel, field('token')), { signal: request.signal });
     if (response.status < 400 || response.status >= 500) return undefined;
     const problem = await response.json();
     return `${problem.code}: ${problem.detail}`;
@@ -83,15 +89,20 @@ function openSocket(channel) {
   socket?.close();
   const url = address('ws', channel);
   url.protocol = url.protocol.replace('http', 'ws');
-  $('.code', pane).textContent = `const socket = new WebSocket('${url}');
+  const token = field('token');
+  const login = token && `
+socket.onopen = () => socket.send(JSON.stringify({ type: 'auth', token: '${shown(token)}' }));`;
+  $('.code', pane).textContent = `const socket = new WebSocket('${url}');${login}
 socket.onmessage = ({ data }) => console.log(data);`;
   state(pane, 'connecting');
   const mine = socket = new WebSocket(url);
+  // Not in the address, which may end up in logs.
+  mine.onopen = () => token && mine.send(JSON.stringify({ type: 'auth', token }));
   mine.onmessage = ({ data }) => {
     if (mine !== socket) return;
     const frame = JSON.parse(data);
     if (frame.type === 'welcome') state(pane, 'open');
-    if (frame.type === 'ack' || frame.type === 'error') answer(data, frame.type === 'error');
+    if (frame.id && (frame.type === 'ack' || frame.type === 'error')) answer(data, frame.type === 'error');
     if (frame.type !== 'message') return showControl(pane, frame.type, frame);
     show(pane, 'message', frame.event, JSON.stringify(frame.payload));
     // The other pane cannot hear an event whose name it does not know; now it is known.
@@ -110,9 +121,10 @@ function openSource(channel) {
   const pane = panes.sse;
   clearTimeout(retries[pane.id]);
   source?.close();
-  const url = address('sse', channel);
+  const token = field('token');
+  const url = address('sse', channel, shown(token));
   state(pane, 'connecting');
-  const mine = source = new EventSource(url);
+  const mine = source = new EventSource(address('sse', channel, token));
   const showMessage = (event) => {
     // EventSource has events of its own named `open` and `error`, which carry nothing.
     if (event.data !== undefined) show(pane, 'message', event.type, event.data);
@@ -161,6 +173,7 @@ function path() {
 
 async function publishOverHttp(message) {
   const headers = { 'content-type': 'application/json' };
+  if (field('token')) headers.authorization = `Bearer ${field('token')}`;
   try {
     const response = await fetch(path(), { method: 'POST', headers, body: JSON.stringify(message) });
     answer(await response.text(), !response.ok);
@@ -185,13 +198,16 @@ function publish(submitted) {
 function showShell() {
   const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
   const body = `{"event":${JSON.stringify(field('event'))},"payload":${field('payload')}}`;
-  $('#shell').textContent = `curl -d ${quoted(body)} -H 'content-type: application/json' \\
+  const token = shown(field('token'));
+  const login = token && `-H 'authorization: Bearer ${token}' `;
+  $('#shell').textContent = `curl -d ${quoted(body)} -H 'content-type: application/json' ${login}\\
   ${quoted(new URL(path(), location.href).href)}`;
 }
 
 $('#publish').addEventListener('submit', publish);
 $('#publish').addEventListener('input', showShell);
 $('#channel').addEventListener('change', connect);
+$('#token').addEventListener('change', connect);
 $('#event').addEventListener('change', () => source.listenTo(field('event')));
 showShell();
 connect();

@@ -217,7 +217,13 @@ async fn a_request_without_tls_is_answered() {
     let answer = http::get(node.gateway.addr(), "/v1/channels").await;
     assert_eq!((answer.status(), answer.json()["code"].as_str()), (400, Some("bad_request")));
     let refused = "tidewire_handshakes_refused_total{reason=\"tls\"}";
-    assert_eq!(node.gateway.metric(refused).await, Some(1.0));
+    // It is counted when the connection has ended, which is behind the answer.
+    soon("counted", async {
+        while node.gateway.metric(refused).await != Some(1.0) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 /// A client that goes without closing TLS leaves, and one that is told to go gets its close.

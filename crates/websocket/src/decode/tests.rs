@@ -192,6 +192,7 @@ fn memory_follows_what_has_arrived() {
     assert!(decoder.has_partial());
     read(&mut decoder, &[0; 100]);
     assert_eq!(decoder.heap_bytes(), fixed + 100);
+    assert_eq!(decoder.unfinished_bytes(), 100);
     for _ in 0..10 {
         read(&mut decoder, &[0; 100_000]);
         assert!(decoder.heap_bytes() <= fixed + (1 << 20));
@@ -199,6 +200,7 @@ fn memory_follows_what_has_arrived() {
     let (events, _) = read(&mut decoder, &vec![0; (1 << 20) - 1_000_100]);
     assert_eq!(events.len(), 1);
     assert_eq!(decoder.heap_bytes(), 0, "gone once it is handed out");
+    assert_eq!(decoder.unfinished_bytes(), 0);
     assert!(!decoder.has_partial());
 }
 
