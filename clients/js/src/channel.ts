@@ -119,12 +119,13 @@ export class Channel<Events extends EventMap = any> implements Place {
 
   /** Whether this message has come already: a retry on a live channel, or one that Redis had lost. */
   #isRepeated({ messageId, timestamp }: Record<string, any>): boolean {
-    if (!messageId) return false;
     const seen = this.#seen;
     const time = Date.parse(timestamp);
-    if (Math.abs(time - seen.get(messageId)!) < REMEMBERED_MS) return true;
-    seen.set(messageId, time);
-    if (seen.size > REMEMBERED) seen.delete(seen.keys().next().value!);
-    return false;
+    const isRepeated = Math.abs(time - seen.get(messageId)!) < REMEMBERED_MS;
+    if (messageId && !isRepeated) {
+      seen.set(messageId, time);
+      if (seen.size > REMEMBERED) seen.delete(seen.keys().next().value!);
+    }
+    return isRepeated;
   }
 }

@@ -274,7 +274,7 @@ export class Client {
     if (this.#misses < PROVEN_MISSES && this.#proven.has(this.#transport)) return false;
     this.#misses = 0;
     this.#level = (this.#level + 1) % this.#transports.length;
-    return this.#level > 0;
+    return !!this.#level;
   }
 
   #close(reason: Reason): void {

@@ -6,7 +6,7 @@ export interface Emitter {
   on(name: string, handler: Handler): () => void;
   clear(): void;
   /** Whether there was a handler. One that is added meanwhile is not called. */
-  emit(name: string, ...args: unknown[]): boolean;
+  emit(name: string, ...args: unknown[]): unknown;
 }
 
 export function emitter(report: (error: unknown) => void): Emitter {
@@ -29,7 +29,7 @@ export function emitter(report: (error: unknown) => void): Emitter {
           report(error);
         }
       }
-      return !!set?.size;
+      return set?.size;
     },
   };
 }

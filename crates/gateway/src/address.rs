@@ -348,7 +348,7 @@ mod tests {
         let client = |header, name: &'static str, value: &[u8]| {
             let mut headers = HeaderMap::new();
             headers.append(name, http::HeaderValue::from_bytes(value).unwrap());
-            addresses(1, header).client(ip("10.0.0.1"), &headers).to_string()
+            addresses(1, header).client_of(ip("10.0.0.1"), &headers).to_string()
         };
         for spoilt in [&b"\xff"[..], b"\"", b"6.6.6.6\\", b"\xc3", b"\"\xff;for=", b""] {
             let [plain, element] =

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use serde_json::json;
 use tidewire_testkit::sse::EventStream;
 use tidewire_testkit::websocket::tungstenite::protocol::frame::Frame;
@@ -113,6 +113,44 @@ async fn streams_of_http2_are_counted_as_connections() {
             .await;
         }
     }
+}
+
+/// An answer that is not read is held in memory: a client that opened a hundred streams on each of
+/// its connections, and a window of nothing, had a page of history on every one.
+#[tokio::test]
+async fn answers_that_nobody_reads_are_few_on_a_connection() {
+    const MOST: usize = 4;
+    let gateway = gateway("").await;
+    let address = gateway.addr();
+    let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut deaf = h2::client::Builder::new();
+    let (client, connection) =
+        deaf.initial_window_size(0).handshake::<_, axum::body::Bytes>(socket).await.unwrap();
+    tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    let ask = async |method: &str, body: &'static str| {
+        let uri = format!("http://{address}/v1/channels/a/messages");
+        let request = axum::http::Request::builder().method(method).uri(uri);
+        let request = request.header("content-type", "application/json").body(()).unwrap();
+        let mut client = client.clone().ready().await.unwrap();
+        let (answer, mut sending) = client.send_request(request, body.is_empty()).unwrap();
+        if !body.is_empty() {
+            sending.send_data(body.into(), true).unwrap();
+        }
+        answer
+    };
+    let mut held = Vec::new();
+    for _ in 0..MOST {
+        held.push(ask("GET", "").await.await.unwrap());
+    }
+    let mut waiting = ask("GET", "").await;
+    // What comes later and is no page is answered; by then the page would have been, too.
+    assert_eq!(ask("POST", r#"{"payload":1}"#).await.await.unwrap().status(), 200);
+    assert!((&mut waiting).now_or_never().is_none());
+    // One that is given up makes room.
+    held.pop();
+    assert_eq!(waiting.await.unwrap().status(), 200);
 }
 
 /// A trusted proxy's connections are its clients', each counted for its own address.

@@ -29,8 +29,9 @@ export async function request<T>(
   };
   try {
     const { fetch } = context;
+    // Not through the browser's cache: there the polls of two tabs with one address wait for each other.
     const response: Answer = await fetch(context.url(path), {
-      method: body && 'POST', body, headers, signal: bound.signal,
+      method: body && 'POST', body, headers, cache: 'no-store', signal: bound.signal,
     });
     if (!response.ok) response.failure = await failureOf(response);
     return await read(response);

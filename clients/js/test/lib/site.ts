@@ -64,7 +64,8 @@ async function keysOf(url: string, nodes: any[]): Promise<string[]> {
     sockets.push(socket);
     await once(socket, 'message');
     const after = await Promise.all(nodes.map(connectionsOf));
-    keys[after.findIndex((count, at) => count > before[at]!)] ??= `window-${n}`;
+    const at = after.findIndex((count, one) => count > before[one]!);
+    if (at >= 0) keys[at] ??= `window-${n}`;
     before = after;
   }
   for (const socket of sockets) socket.terminate();

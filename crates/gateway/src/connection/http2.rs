@@ -6,11 +6,12 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::response::IntoResponse as _;
 use http::header::RETRY_AFTER;
-use http::{HeaderValue, Request, Response, Version};
+use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
@@ -18,6 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tidewire_hub::{Form, Socket};
 use tidewire_protocol::Code;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::body::Answer;
@@ -29,12 +31,15 @@ use crate::metrics::{Limit, Refusal};
 
 /// Streams of one HTTP/2 connection at a time.
 const MAX_HTTP2_STREAMS: u32 = 128;
+/// Of them, how many read something, history say: what a client does not read is held for it, up to
+/// half an outbox each; the next ones wait.
+const MAX_HTTP2_PAGES: usize = 4;
 /// How long an HTTP/2 client may take to leave after it was told to.
 const GOAWAY: Duration = Duration::from_secs(5);
 
 impl Connection {
     pub(super) async fn http2(self: Rc<Self>, socket: Socket, _place: Place) {
-        let streams = Rc::new(Streams::default());
+        let streams = Streams::new();
         let service = {
             let (this, streams) = (self.clone(), streams.clone());
             service_fn(move |request| this.clone().answer2(request, Open::new(&streams, &this.app)))
@@ -80,6 +85,11 @@ impl Connection {
         request: Request<Incoming>,
         mut open: Open,
     ) -> Result<Response<Answer>, Infallible> {
+        if is_plain_read(&request) {
+            let pages = open.streams.pages.clone();
+            // The semaphore is never closed; if it were, nobody would have to wait.
+            open.page = pages.acquire_owned().await.ok();
+        }
         let (response, takeover) = self.in_turn(self.route(request)).await;
         let response = match takeover {
             None => response.map(Answer::plain),
@@ -148,6 +158,12 @@ impl Connection {
     }
 }
 
+/// Whether a request reads something that is answered at once: no stream, no poll, no publish.
+fn is_plain_read(request: &Request<Incoming>) -> bool {
+    let lasts = matches!(request.uri().path(), "/v1/ws" | "/v1/sse" | "/v1/poll");
+    request.method() == Method::GET && !lasts
+}
+
 /// Spawns hyper's tasks on the lane.
 #[derive(Clone, Copy)]
 struct OnLane;
@@ -161,7 +177,6 @@ impl<F: Future + 'static> Executor<F> for OnLane {
 }
 
 /// What is open on an HTTP/2 connection.
-#[derive(Default)]
 struct Streams {
     open: Cell<usize>,
     /// There was a request.
@@ -174,9 +189,23 @@ struct Streams {
     /// When each request came whose answer is no event stream: an answer that nobody reads is
     /// kept in memory.
     plain: RefCell<BTreeMap<u64, Instant>>,
+    /// Such answers that may be there at a time, written and not yet read.
+    pages: Arc<Semaphore>,
 }
 
 impl Streams {
+    fn new() -> Rc<Self> {
+        Rc::new(Self {
+            open: Cell::default(),
+            seen: Cell::default(),
+            to_be_told: Cell::default(),
+            lent: Cell::default(),
+            next: Cell::default(),
+            plain: RefCell::default(),
+            pages: Arc::new(Semaphore::new(MAX_HTTP2_PAGES)),
+        })
+    }
+
     fn oldest_plain(&self) -> Duration {
         self.plain.borrow().values().next().map_or(Duration::ZERO, Instant::elapsed)
     }
@@ -190,6 +219,8 @@ pub(super) struct Open {
     borrows: bool,
     /// It is a session with a place of its own.
     place: Option<Place>,
+    /// It is an answer that is held until it is read.
+    page: Option<OwnedSemaphorePermit>,
 }
 
 impl Open {
@@ -201,7 +232,7 @@ impl Open {
             streams.to_be_told.set(Some(app.http2.token()));
         }
         streams.plain.borrow_mut().insert(number, Instant::now());
-        Self { streams: streams.clone(), number, borrows: false, place: None }
+        Self { streams: streams.clone(), number, borrows: false, place: None, page: None }
     }
 
     /// It is an event stream, which lasts.
