@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use tidewire_broker::Broker;
 use tidewire_hub::Hub;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::address::{AddressPlace, Addresses};
@@ -34,8 +33,6 @@ pub(crate) struct App {
     pub(crate) requests: TaskTracker,
     /// Connections that speak HTTP/2; a node that stops waits until they are told.
     pub(crate) http2: TaskTracker,
-    /// Cancelled when the node begins to stop.
-    pub(crate) drained: CancellationToken,
     pub(crate) allowance: Allowance,
     draining: AtomicBool,
     connections: AtomicUsize,
@@ -75,7 +72,6 @@ impl App {
             auth,
             requests: TaskTracker::new(),
             http2: TaskTracker::new(),
-            drained: CancellationToken::new(),
             hooks,
             draining: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
@@ -97,9 +93,7 @@ impl App {
 
     /// Begins to stop; false if it had begun before.
     pub(crate) fn begin_drain(&self) -> bool {
-        let first = !self.draining.swap(true, Ordering::Relaxed);
-        self.drained.cancel();
-        first
+        !self.draining.swap(true, Ordering::Relaxed)
     }
 
     /// Milliseconds since the start, wrapping after 49 days.

@@ -64,6 +64,7 @@ impl Connection {
         });
         let first = without_turn(turn, spoken).await.map_err(late)?;
         if first.is_some_and(|byte| byte.is_ascii_uppercase()) {
+            *turn = None;
             // Best effort: a fresh socket's buffer takes it.
             let _ = tcp.try_write(NO_TLS);
             see_off(&self.lane, &Socket::Plain(tcp)).await;
@@ -80,6 +81,7 @@ impl Connection {
                 Ok(true) => break,
                 Ok(false) => {}
                 Err(error) => {
+                    *turn = None;
                     // It has been told why; that is not to be taken back.
                     see_off(&self.lane, &Socket::Plain(tls.into_tcp())).await;
                     return Err(failed(&error));

@@ -20,11 +20,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tidewire_hub::{Form, Socket};
 use tidewire_protocol::Code;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::body::Answer;
 use super::{Connection, MAX_HEAD_BYTES, WATCH, instead};
 use crate::address::TooMany;
-use crate::app::Place;
+use crate::app::{App, Place};
 use crate::http::{Problem, come_back};
 use crate::metrics::{Limit, Refusal};
 
@@ -38,14 +39,10 @@ const GOAWAY: Duration = Duration::from_secs(5);
 
 impl Connection {
     pub(super) async fn http2(self: Rc<Self>, socket: Socket, _place: Place) {
-        // A node that stops waits until its clients have been told.
-        let _told = self.app.http2.token();
-        let mut draining = pin!(self.app.drained.cancelled());
-        let mut is_told = false;
         let streams = Streams::new();
         let service = {
             let (this, streams) = (self.clone(), streams.clone());
-            service_fn(move |request| this.clone().answer2(request, Open::new(&streams)))
+            service_fn(move |request| this.clone().answer2(request, Open::new(&streams, &this.app)))
         };
         let settings = &self.app.settings;
         let mut connection = pin!(
@@ -59,15 +56,13 @@ impl Connection {
         );
         let mut idle_since = Instant::now();
         loop {
-            tokio::select! {
-                _ = connection.as_mut() => return,
-                // Streams go on; whoever wants another one finds another node (RFC 9113, section
-                // 6.8). Before its first request hyper would just hang up.
-                () = draining.as_mut(), if !is_told && streams.seen.get() => {
-                    is_told = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                () = tokio::time::sleep(WATCH) => {}
+            if tokio::time::timeout(WATCH, connection.as_mut()).await.is_ok() {
+                return;
+            }
+            // Its streams go on; whoever wants another one finds another node (RFC 9113, section
+            // 6.8). Before its first request hyper would just hang up.
+            if self.app.is_draining() && streams.seen.get() {
+                connection.as_mut().graceful_shutdown();
             }
             if streams.open.get() > 0 {
                 idle_since = Instant::now();
@@ -186,6 +181,8 @@ struct Streams {
     open: Cell<usize>,
     /// There was a request.
     seen: Cell<bool>,
+    /// From then on a node that stops waits until the client has been told.
+    to_be_told: Cell<Option<TaskTrackerToken>>,
     /// A session has the connection's own place.
     lent: Cell<bool>,
     next: Cell<u64>,
@@ -201,6 +198,7 @@ impl Streams {
         Rc::new(Self {
             open: Cell::default(),
             seen: Cell::default(),
+            to_be_told: Cell::default(),
             lent: Cell::default(),
             next: Cell::default(),
             plain: RefCell::default(),
@@ -226,11 +224,13 @@ pub(super) struct Open {
 }
 
 impl Open {
-    fn new(streams: &Rc<Streams>) -> Self {
+    fn new(streams: &Rc<Streams>, app: &App) -> Self {
         let number = streams.next.get();
         streams.next.set(number + 1);
         streams.open.set(streams.open.get() + 1);
-        streams.seen.set(true);
+        if !streams.seen.replace(true) {
+            streams.to_be_told.set(Some(app.http2.token()));
+        }
         streams.plain.borrow_mut().insert(number, Instant::now());
         Self { streams: streams.clone(), number, borrows: false, place: None, page: None }
     }

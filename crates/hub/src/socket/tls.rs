@@ -15,6 +15,9 @@ use tokio::net::TcpStream;
 
 /// Encrypted at a time: two records of the largest size.
 const KEPT_BYTES: usize = 32 << 10;
+/// So often the kernel is read from before others get the thread, though nothing has come of it: a
+/// record of the largest size comes in five parts, and there are such as hold nothing.
+const PULLS: usize = 16;
 
 /// A socket with TLS on it.
 #[derive(Debug)]
@@ -93,7 +96,7 @@ impl TlsSocket {
     pub(super) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut tls = self.tls.borrow_mut();
         self.more.set(false);
-        loop {
+        for _ in 0..PULLS {
             match tls.reader().read(buffer) {
                 Ok(n) => {
                     self.more.set(n == buffer.len() && n > 0);
@@ -109,6 +112,8 @@ impl TlsSocket {
             // An answer to the TLS layer itself, such as a change of keys.
             self.push(&mut tls)?;
         }
+        // Others get the thread; the socket is still ready.
+        Err(io::ErrorKind::WouldBlock.into())
     }
 
     pub(super) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {

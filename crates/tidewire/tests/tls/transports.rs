@@ -94,6 +94,27 @@ async fn a_client_that_does_not_read_is_closed_and_costs_no_more_than_its_outbox
     assert_eq!(slow.closed().await, 4000);
 }
 
+/// More than the kernel takes waits in the outbox, partly encrypted, and comes whole and in order.
+#[tokio::test]
+async fn a_client_that_reads_late_gets_everything() {
+    let node = Node::start("[limits]\noutbox_bytes = \"64MiB\"\n").await;
+    let tunnel = node.tunnel().await;
+    let mut late = WebSocket::connect(tunnel.addr(), "/v1/ws?channel=a").await;
+    late.expect("welcome").await;
+    let mut publisher = WebSocket::connect(tunnel.addr(), "/v1/ws").await;
+    publisher.expect("welcome").await;
+    let padding = "x".repeat(60_000);
+    for n in 0..400 {
+        let payload = json!([n, padding]);
+        let frame = json!({"type": "publish", "id": n, "channel": "a", "payload": payload});
+        assert_eq!(publisher.ask(&frame).await["type"], "ack");
+    }
+    for n in 0..400 {
+        let message = late.expect("message").await;
+        assert_eq!((&message["payload"][0], &message["payload"][1]), (&json!(n), &json!(padding)));
+    }
+}
+
 #[tokio::test]
 async fn compressed_messages_pass() {
     let node = Node::start("[compression]\nwebsocket = true\n").await;
