@@ -13,8 +13,8 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
 use tidewire_protocol::{
-    Message, Payload, Timestamp, decode_envelope, decode_named, decode_stored, encode_envelope, is_named,
-    is_stored, plain,
+    Message, Payload, Timestamp, decode_envelope, decode_named, decode_stored, encode_envelope,
+    is_named, is_stored, plain,
 };
 
 fuzz_target!(|data: &[u8]| {

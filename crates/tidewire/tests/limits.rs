@@ -118,6 +118,7 @@ async fn streams_of_http2_are_counted_as_connections() {
 /// An answer that is not read is held in memory: a client that opened a hundred streams on each of
 /// its connections, and a window of nothing, had a page of history on every one.
 #[tokio::test]
+#[allow(clippy::async_yields_async, reason = "an answer is waited for apart from its request")]
 async fn answers_that_nobody_reads_are_few_on_a_connection() {
     const MOST: usize = 4;
     let gateway = gateway("").await;

@@ -117,6 +117,9 @@ impl Connection {
         shared: Rc<Shared>,
         taken: Rc<Cell<Option<Taken>>>,
     ) -> Result<Response<Answer>, Infallible> {
+        // A client that sends many requests in one go is not answered all of them in one go: others
+        // are on the lane.
+        tokio::task::coop::consume_budget().await;
         shared.busy.set(true);
         shared.began.set(None);
         let (response, takeover) = match self.route(request).await {

@@ -28,6 +28,8 @@ pub(crate) async fn page(
     let mut body = b"{".to_vec();
     write_page(&channel, &part.messages, part.next, &mut body);
     body.push(b'}');
+    // It is held until its client has read it.
+    body.shrink_to_fit();
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
     Ok((headers, body).into_response())
 }
