@@ -53,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) began: Cell<Option<Instant>>,
     /// When the last answer was made, or the connection accepted.
     pub(crate) idle_since: Cell<Option<Instant>>,
+    /// A request was begun since the connection last waited for something.
+    pub(crate) answers: Cell<bool>,
 }
 
 /// A socket that can be taken over.

@@ -92,6 +92,7 @@ impl Connection {
                 Poll::Pending => {
                     // It waits, for its client or the broker: that is nobody's turn.
                     turn = None;
+                    shared.answers.set(false);
                     watch.as_mut().poll(cx).map(|()| None)
                 }
             })
@@ -117,9 +118,12 @@ impl Connection {
         shared: Rc<Shared>,
         taken: Rc<Cell<Option<Taken>>>,
     ) -> Result<Response<Answer>, Infallible> {
-        // A client that sends many requests in one go is not answered all of them in one go: others
-        // are on the lane.
-        tokio::task::coop::consume_budget().await;
+        // A client that sends many requests in one go is answered one at a time: others are on the
+        // lane, and hyper would go on as long as there is something in its buffer.
+        if shared.answers.get() {
+            tokio::task::yield_now().await;
+        }
+        shared.answers.set(true);
         shared.busy.set(true);
         shared.began.set(None);
         let (response, takeover) = match self.route(request).await {
