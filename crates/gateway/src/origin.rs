@@ -34,7 +34,7 @@ pub struct Origins {
 
 impl Origins {
     /// Whether a request with these headers may be served. `by_https`: that is how it came to the
-    /// first of us, as [`by_https`] tells; then a page that came by http is another origin, for whoever sits
+    /// first of us, as the headers of a proxy tell; then a page that came by http is another origin, for whoever sits
     /// on the network can write such pages.
     ///
     /// # Errors

@@ -91,6 +91,10 @@ fn come_back(app: &App, head: &str) -> Option<Vec<u8>> {
         }
     }
     app.settings.origins.check(origin, host, by_https).ok()?;
+    // It is written back.
+    if origin.is_some_and(|origin| origin.chars().any(char::is_control)) {
+        return None;
+    }
     let cors = origin.map(|origin| {
         format!(
             "access-control-allow-origin: {origin}\r\naccess-control-allow-credentials: true\r\n"
