@@ -33,7 +33,7 @@ use crate::metrics::{Limit, Refusal};
 const MAX_HTTP2_STREAMS: u32 = 128;
 /// Of them, how many read something, history say: what a client does not read is held for it, up to
 /// half an outbox each; the next ones wait.
-const MAX_HTTP2_PAGES: usize = 4;
+const MAX_HTTP2_PAGES: usize = 2;
 /// How long an HTTP/2 client may take to leave after it was told to.
 const GOAWAY: Duration = Duration::from_secs(5);
 
