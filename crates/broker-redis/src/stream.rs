@@ -97,7 +97,9 @@ impl Output {
             Self::Plain(half) if !out.is_empty() => half.write_buf(out).await,
             Self::Tls { half, held } if !out.is_empty() => {
                 *held = true;
-                half.write_buf(out).await
+                // It writes record by record; when one fails those before it may be at Redis, and how
+                // many nobody says. So all of it may be, and that the link is broken shows next.
+                Ok(half.write_buf(out).await.unwrap_or_else(|_| std::mem::take(out).len()))
             }
             Self::Tls { half, held } if *held => {
                 half.flush().await?;

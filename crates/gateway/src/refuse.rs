@@ -62,8 +62,10 @@ impl Refuser {
 
 /// The head of a request; none if the client closes, or goes on for too long.
 async fn read_head(socket: &mut TcpStream) -> Option<String> {
-    let mut head = Vec::new();
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+    let (mut head, mut looked_at) = (Vec::new(), 0_usize);
+    // Each byte is looked at once, but for the three that an end may have begun with.
+    while !head[looked_at.saturating_sub(3)..].windows(4).any(|end| end == b"\r\n\r\n") {
+        looked_at = head.len();
         let read = socket.read_buf(&mut head).await.ok()?;
         if read == 0 || head.len() > HEAD_BYTES {
             return None;

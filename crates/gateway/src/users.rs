@@ -45,8 +45,9 @@ struct User {
     granted: Option<(Grant, Instant)>,
     /// What is granted may be something else by now: it was claimed and not answered, or forgotten.
     is_unsure: bool,
-    /// Since when all that may be had is.
-    full_since: Option<Instant>,
+    /// Since when it has more here than others leave to it; also for a while after it was brought down
+    /// to that, so that who tries again and again is not patiently let in each time.
+    over_since: Option<Instant>,
     /// When it was refused one, or one was taken back.
     refused_at: Option<Instant>,
 }
@@ -65,17 +66,18 @@ impl User {
         self.places.len() as u64
     }
 
-    /// What other nodes leave to this one, if they leave nothing more than it has, and that for long.
+    /// What other nodes leave to this one, if it was over that for long. Not sooner: the others may be
+    /// dead, or their clients may be the same that have come here.
     fn full_at(&self, most: u64, now: Instant) -> Option<u64> {
         let (grant, at) = self.granted?;
         let is_fresh = now.duration_since(at) < FRESH;
-        let for_long = now.duration_since(self.full_since?) >= PATIENCE;
+        let for_long = now.duration_since(self.over_since?) >= PATIENCE;
         (is_fresh && for_long).then(|| most.saturating_sub(grant.elsewhere))
     }
 
     /// Whether Redis is to be asked.
     fn is_to_be_claimed(&self) -> bool {
-        self.is_unsure || self.full_since.is_some() || self.granted_here() != self.count()
+        self.is_unsure || self.over_since.is_some() || self.granted_here() != self.count()
     }
 
     fn granted_here(&self) -> u64 {
@@ -149,11 +151,13 @@ impl Users {
             let Some(user) = state.users.get_mut(name) else { continue };
             let before = user.granted.replace((*grant, asked));
             user.is_unsure = false;
-            let is_full = grant.granted.saturating_add(grant.elsewhere) >= most;
+            let was_refused =
+                user.refused_at.is_some_and(|at| asked.saturating_duration_since(at) < REMEMBERED);
+            let is_over = was_refused || user.count() > most.saturating_sub(grant.elsewhere);
             // After a silence the patience begins anew: others may come back, too.
             let was_fresh = before.is_some_and(|(_, at)| asked - at < FRESH);
-            let since = user.full_since.filter(|_| was_fresh).unwrap_or(asked);
-            user.full_since = is_full.then_some(since);
+            let since = user.over_since.filter(|_| was_fresh).unwrap_or(asked);
+            user.over_since = is_over.then_some(since);
         }
     }
 
@@ -266,16 +270,23 @@ mod tests {
     }
 
     #[test]
-    fn who_has_all_elsewhere_is_refused_at_once() {
+    fn who_moves_is_let_in_and_who_stays_over_is_refused_at_once() {
         let users = Users::new(Some(4));
-        let held = places(&users, 1);
+        let mut held = places(&users, 1);
         let now = Instant::now();
-        (0..=7).rev().for_each(|ago| grant(&users, 1, 3, now - ago * SECOND));
+        let begun = now.checked_sub(20 * SECOND).unwrap();
+        // All that may be had is, and that for long: one that comes may have left another node.
+        (0..=7).for_each(|second| grant(&users, 1, 3, begun + second * SECOND));
+        held.extend(places(&users, 1));
+        (8..=14).for_each(|second| grant(&users, 1, 3, begun + second * SECOND));
+        assert_eq!(users.take_back(begun + 15 * SECOND), 1);
+        assert_eq!(over(&held), [false, true]);
+        // It tries again and again.
+        (15..=20).for_each(|second| grant(&users, 1, 3, begun + second * SECOND));
         assert!(users.place(&who("alice")).is_err());
         assert!(users.place(&who("bob")).is_ok());
         grant(&users, 1, 2, now);
         assert!(users.place(&who("alice")).is_ok());
-        assert_eq!(over(&held), [false]);
     }
 
     #[test]

@@ -120,13 +120,25 @@ async fn streams_of_http2_are_counted_as_connections() {
 #[tokio::test]
 #[allow(clippy::async_yields_async, reason = "an answer is waited for apart from its request")]
 async fn answers_that_nobody_reads_are_few_on_a_connection() {
+    // Whether it takes nothing, or a byte of each.
+    for window in [0, 1] {
+        answers_that_nobody_reads_are_few(window).await;
+    }
+}
+
+async fn answers_that_nobody_reads_are_few(window: u32) {
     const MOST: usize = 2;
     let gateway = gateway("").await;
+    for _ in 0..3 {
+        let body = json!({"payload": "x".repeat(20_000)});
+        let answer = http::post_json(gateway.addr(), "/v1/channels/a/messages", &body).await;
+        assert_eq!(answer.status(), 200);
+    }
     let address = gateway.addr();
     let socket = tokio::net::TcpStream::connect(address).await.unwrap();
     let mut deaf = h2::client::Builder::new();
     let (client, connection) =
-        deaf.initial_window_size(0).handshake::<_, axum::body::Bytes>(socket).await.unwrap();
+        deaf.initial_window_size(window).handshake::<_, axum::body::Bytes>(socket).await.unwrap();
     tokio::spawn(async move {
         let _ = connection.await;
     });
