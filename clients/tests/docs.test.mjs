@@ -7,7 +7,8 @@ import { test } from 'node:test';
 import WebSocket from 'ws';
 import { startNode } from './lib/node.mjs';
 import { Process } from './lib/process.mjs';
-import { freePort, startRedis } from './lib/redis.mjs';
+import { freePort } from './lib/ports.mjs';
+import { startRedis } from './lib/redis.mjs';
 import { lacks, makeFolder, prepare, sections } from './lib/snippets.mjs';
 import { until } from './lib/wait.mjs';
 

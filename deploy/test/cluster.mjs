@@ -5,7 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { request } from './clients.mjs';
-import { atEnd, ensure, freePort, start, until } from './harness.mjs';
+import { atEnd, ensure, start, until } from './harness.mjs';
+import { freePort } from '../../clients/tests/lib/ports.mjs';
 
 const binary = process.env.TIDEWIRE_BIN
   ?? fileURLToPath(new URL('../../target/debug/tidewire', import.meta.url));

@@ -3,7 +3,6 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 let passed = 0;
@@ -80,22 +79,6 @@ export async function until(what, ask, seconds = 15) {
     await sleep(25);
   }
   throw new Error(`${what}: not within ${seconds} s (last: ${last})`);
-}
-
-/** A TCP port on loopback that is free now, below the range of outgoing connections. */
-export async function freePort() {
-  for (;;) {
-    const port = 20000 + Math.floor(Math.random() * 12000);
-    const server = createServer();
-    const free = await new Promise((resolve) => {
-      server.once('error', () => resolve(false));
-      server.listen(port, '127.0.0.1', () => resolve(true));
-    });
-    if (free) {
-      await new Promise((resolve) => server.close(resolve));
-      return port;
-    }
-  }
 }
 
 /** A child process that ends with the test, by this signal; its output is kept for failures. */

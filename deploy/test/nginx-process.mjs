@@ -6,7 +6,8 @@ import { chmodSync, cpSync, existsSync, mkdtempSync, readFileSync, rmSync, write
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { atEnd, freePort, start, stop, until } from './harness.mjs';
+import { atEnd, start, stop, until } from './harness.mjs';
+import { freePort } from '../../clients/tests/lib/ports.mjs';
 import { request } from './clients.mjs';
 
 const files = fileURLToPath(new URL('../../nginx/', import.meta.url));

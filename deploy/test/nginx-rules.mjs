@@ -4,7 +4,8 @@
 
 import http from 'node:http';
 import { request, sse, webSocket } from './clients.mjs';
-import { atEnd, check, ensure, freePort, same, until } from './harness.mjs';
+import { atEnd, check, ensure, same, until } from './harness.mjs';
+import { freePort } from '../../clients/tests/lib/ports.mjs';
 import { startNginx } from './nginx-process.mjs';
 
 // A node that records what reaches it and answers as the test says.

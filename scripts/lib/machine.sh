@@ -51,3 +51,13 @@ install_missing() {
     esac
   done
 }
+
+# Debian has no cargo-deny: it is built once, in a minute or two, and kept with what else is built.
+need_cargo_deny() {
+  local tools=${CARGO_TARGET_DIR:-$PWD/target}/tools
+  PATH=$tools/bin:$PATH
+  if ! command -v cargo-deny >/dev/null; then
+    CARGO_TARGET_DIR=$tools/build cargo install --locked --debug --quiet --root "$tools" cargo-deny@0.20.2
+    rm -rf "$tools/build"
+  fi
+}

@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { onTestFinished } from 'vitest';
 import WebSocket from 'ws';
 import { Process } from '../../../tests/lib/process.mjs';
-import { freePort } from '../../../tests/lib/redis.mjs';
+import { freePort } from '../../../tests/lib/ports.mjs';
 import { startNode, startRedis } from './world.js';
 
 const root = fileURLToPath(new URL('../../../../', import.meta.url));
