@@ -32,6 +32,7 @@ impl End {
     pub(crate) const TIMED_OUT: Self = Self::close(Reason::TimedOut, 4001, "timeout");
     pub(crate) const EXPIRED: Self = Self::close(Reason::Expired, 4002, "expired");
     pub(crate) const UNAVAILABLE: Self = Self::close(Reason::Unavailable, 4003, "unavailable");
+    pub(crate) const CROWDED: Self = Self::close(Reason::TooMany, 4004, "too many for now");
     pub(crate) const UNAUTHORIZED: Self = Self::close(Reason::Unauthorized, 4100, "unauthorized");
     pub(crate) const FORBIDDEN: Self = Self::close(Reason::Forbidden, 4101, "forbidden");
     pub(crate) const TOO_MANY: Self = Self::close(Reason::TooMany, 4102, "too many");

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use tidewire_auth::{AuthError, Denied, Identity};
 use tidewire_hub::{Session as _, Start, Transport};
@@ -13,6 +14,7 @@ use super::deadline::{self, Deadline};
 use super::{End, Session, State};
 use crate::auth::{Caller, Held, expires};
 use crate::http::counts_as_failed;
+use crate::users::{Full, Told, UserPlace};
 
 /// How long before its end the client is told, in seconds; at half of the time that is left where
 /// that is later.
@@ -98,10 +100,22 @@ impl Login {
         self.more.borrow_mut().get_or_insert_default().held.push(Arc::new(held));
     }
 
-    /// Whether its user has more streams than it may, so that this one must end.
-    pub(super) fn is_over(&self) -> bool {
+    /// Does something with its place among its user's streams, if those are counted.
+    pub(super) fn at_place<R>(&self, act: impl FnOnce(&UserPlace) -> R) -> Option<R> {
         let more = self.more.borrow();
-        more.iter().flat_map(|more| &more.held).any(|held| held.is_over())
+        more.iter().flat_map(|more| &more.held).find_map(|held| held.of_user()).map(act)
+    }
+
+    /// Leaves that place to others: the stream is over, though its socket may not be.
+    pub(super) fn leave_place(&self) {
+        if let Some(more) = &mut *self.more.borrow_mut() {
+            more.held.retain(|held| held.of_user().is_none());
+        }
+    }
+
+    /// What it finds there.
+    pub(super) fn told(&self) -> Told {
+        self.at_place(UserPlace::told).unwrap_or(Told::Nothing)
     }
 
     /// Whether its first frame must still say.
@@ -262,21 +276,64 @@ impl Session {
         first: Option<First>,
     ) {
         // A refresh is the same user's; who was nobody takes a place of that user now.
-        if self.login.identity().is_anonymous() {
-            match self.app.user_place(&identity) {
-                Ok(held) => held.into_iter().for_each(|held| self.login.hold(held)),
-                Err(denied) => {
-                    self.app.metrics.error(denied.code);
-                    let Denied { code, message } = &denied;
-                    let (code, retry) = (*code, Some(5_000));
-                    self.reply_around(&Reply::Error { id, code, message, retry });
-                    if self.login.is_pending() {
-                        self.finish(End::TOO_MANY);
-                    }
-                    return;
+        if !self.login.identity().is_anonymous() {
+            return self.is_logged_in(id, identity, first);
+        }
+        let (app, session, id) = (self.app.clone(), self.clone(), id.cloned());
+        let mut place = Box::pin(async move { (app.user_place(&identity).await, identity) });
+        // At once, unless somebody has to be asked.
+        let mut cx = Context::from_waker(Waker::noop());
+        if let Poll::Ready((place, identity)) = place.as_mut().poll(&mut cx) {
+            return self.takes(id.as_ref(), place, identity, first);
+        }
+        self.login.busy.set(true);
+        // Ends within the patience with who is asked.
+        tokio::task::spawn_local(async move {
+            let (place, identity) = place.await;
+            session.login.busy.set(false);
+            if session.ended().is_none() {
+                session.takes(id.as_ref(), place, identity, first);
+            }
+            session.outbox.wake();
+        });
+    }
+
+    /// Logs in on this place among its user's streams, or is refused for want of one.
+    fn takes(
+        self: &Rc<Self>,
+        id: Option<&FrameId>,
+        place: Result<Option<Held>, Full>,
+        identity: Arc<Identity>,
+        first: Option<First>,
+    ) {
+        match place {
+            Ok(held) => {
+                held.into_iter().for_each(|held| self.login.hold(held));
+                self.sit_down();
+                self.is_logged_in(id, identity, first);
+            }
+            Err(full) => {
+                let Denied { code, message } = full.denied();
+                self.app.metrics.error(code);
+                self.reply_around(&Reply::Error {
+                    id,
+                    code,
+                    message: &message,
+                    retry: Some(5_000),
+                });
+                if self.login.is_pending() {
+                    self.finish(if full.is_final { End::TOO_MANY } else { End::CROWDED });
                 }
             }
         }
+    }
+
+    fn is_logged_in(
+        self: &Rc<Self>,
+        id: Option<&FrameId>,
+        identity: Arc<Identity>,
+        first: Option<First>,
+    ) {
         let acked = Acked { expires: expires(&identity), ..Acked::default() };
         *self.login.identity.borrow_mut() = identity;
         self.login.told.set(false);
