@@ -1,6 +1,7 @@
 //! How a session ends, and how its socket is let go.
 
 use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -62,6 +63,14 @@ impl End {
 
     const fn gone(reason: Reason) -> Self {
         Self { reason, text: None, code: 0, answered: true }
+    }
+
+    /// The connection broke, as a read says: `otherwise`, unless the kernel found out that nobody is there.
+    pub(crate) fn of_read(error: &io::Error, otherwise: Self) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut => Self::UNREACHABLE,
+            _ => otherwise,
+        }
     }
 
     /// The client sent a close frame, which is answered with its code (RFC 6455, section 5.5.1).

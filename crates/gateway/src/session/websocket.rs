@@ -95,7 +95,7 @@ impl Session {
             Ok(0) => self.finish(End::LOST),
             Ok(n) => self.feed(decoder, &mut scratch[..n]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => self.finish(End::LOST),
+            Err(error) => self.finish(End::of_read(&error, End::LOST)),
         }
     }
 
