@@ -5,7 +5,7 @@
 --   FCALL    @library@_publish 1 @prefix@:<channel> <body> [<messageId>]
 --   FCALL    @library@_publish 1 @prefix@:<channel> <envelope> <messageId or ""> <scope> <digest>
 --   FCALL    @library@_publish_many 0 (@prefix@:<channel> <envelope> <messageId or ""> <scope> <digest>)...
---   FCALL_RO @library@_read    1 @prefix@:<channel> <after or ""> <before or ""> <limit> <newest>
+--   FCALL_RO @library@_read    1 @prefix@:<channel> <after or ""> <before or ""> <limit> <newest> <bytes or 0>
 --   FCALL    @library@_claim   0 <node> <most> (<user> <count> <answered or '-'> <asks>)...
 --   FCALL_RO @library@_about   0
 --

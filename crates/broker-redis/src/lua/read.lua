@@ -12,12 +12,36 @@ local function evicted_keys(replication)
   return tonumber(redis.sha1hex(replication .. '\n' .. count):sub(1, 12), 16)
 end
 
--- Replies { life, last id or '', evicted keys, time in ms, the frames of the entries }. Bounds are
--- exclusive; with `newest` = '1' the last entries within them, else the first; oldest first.
+-- Where bytes are bounded, entries are read so many at a time: each may be as large as a message may be.
+local STEP = 32
+
+-- The entries between two places, in the order of the command, and 1 if the rest was left out because of
+-- the bytes: the entry with which there are more of them than `most` is the last. 0: there is no bound.
+local function entries_of(command, history, from, to, limit, most)
+  if most == 0 then return call(command, history, from, to, 'COUNT', limit), 0 end
+  local found, size = {}, 0
+  while #found < limit do
+    local step = math.min(limit - #found, STEP)
+    local entries = call(command, history, from, to, 'COUNT', step)
+    for _, entry in ipairs(entries) do
+      found[#found + 1] = entry
+      size = size + #entry[2][1] + #entry[2][2]
+      if size > most then return found, 1 end
+    end
+    if #entries < step then break end
+    from = '(' .. entries[step][1]
+  end
+  return found, 0
+end
+
+-- Replies { life, last id or '', evicted keys, time in ms, 1 if there are more than so many bytes, the
+-- frames of the entries }. Bounds are exclusive; with `newest` = '1' the last entries within them, else the
+-- first; oldest first.
 local function read(keys, args)
   if not call then prepare() end
-  local key, after, before, limit, newest = keys[1], args[1], args[2], args[3], args[4]
-  if #keys ~= 1 or #args ~= 4 then return invalid('one key and four arguments are needed') end
+  local key, after, before, newest = keys[1], args[1], args[2], args[4]
+  local limit, most = tonumber(args[3]), tonumber(args[5])
+  if #keys ~= 1 or not limit or not most then return invalid('one key and five arguments are needed') end
   local rules, refusal = rules_of(key)
   if not rules then return refusal end
   local tagged = '{' .. key .. '}:'
@@ -41,10 +65,10 @@ local function read(keys, args)
   }
   local entries, first, last, step
   if newest == '1' then
-    entries = call('XREVRANGE', history, to, from, 'COUNT', limit)
+    entries, reply[5] = entries_of('XREVRANGE', history, to, from, limit, most)
     first, last, step = #entries, 1, -1
   else
-    entries = call('XRANGE', history, from, to, 'COUNT', limit)
+    entries, reply[5] = entries_of('XRANGE', history, from, to, limit, most)
     first, last, step = 1, #entries, 1
   end
   for at = first, last, step do
