@@ -71,7 +71,8 @@ pub trait Broker: Send + Sync + 'static {
     /// The reason, in words for an operator, without secrets.
     fn ready(&self) -> Result<(), String>;
 
-    /// Ends its tasks and connections, and forgets the [`Events`].
+    /// Ends its tasks and connections, and forgets the [`Events`]. Returns within seconds, whatever
+    /// its server does.
     async fn close(&self);
 }
 
