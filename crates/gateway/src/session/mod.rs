@@ -8,6 +8,7 @@ mod asked;
 mod closing;
 mod deadline;
 mod errors;
+mod first;
 mod login;
 mod pace;
 mod poll;
