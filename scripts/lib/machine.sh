@@ -8,6 +8,7 @@ missing_packages() {
   has c++ || echo g++
   has redis-server || echo redis-server
   has redis-cli || echo redis-tools
+  has luacheck || echo lua-check
   has nginx || echo nginx
   has openssl || echo openssl
   has valgrind || echo valgrind

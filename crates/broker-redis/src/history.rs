@@ -18,8 +18,9 @@ use crate::settings::{Settings, Target};
 use crate::stored;
 use crate::wire::reason;
 
-/// As many connections as reads at a time; more wait.
-const MAX_CONNECTIONS: usize = 4;
+/// As many connections as reads at a time; more wait. The gateway asks for fewer pages of history at a time,
+/// so that the reads that mend windows find one.
+const MAX_CONNECTIONS: usize = 8;
 
 /// The reader.
 pub(crate) struct History {
@@ -95,6 +96,7 @@ impl History {
             .arg(bound(query.before))
             .arg(query.limit.max(1))
             .arg(u8::from(query.newest))
+            .arg(query.bytes.unwrap_or(0))
             .query_async(&mut *connection)
             .await?;
         Ok(answer)
@@ -117,7 +119,7 @@ impl History {
     }
 }
 
-/// Life, last id, evicted keys, time, and the entries' frames.
+/// Life, last id, evicted keys, time, whether it is cut, and the entries' frames.
 fn understand(
     answer: Vec<Value>,
     channel: &Channel,
@@ -139,6 +141,7 @@ fn understand(
     let evicted =
         text("evicted keys")?.parse().map_err(|_| HistoryError::Answer("evicted keys"))?;
     let now = text("time")?.parse().map_err(|_| HistoryError::Answer("time"))?;
+    let is_cut = text("bound")? != "0";
     let entries = values
         .map(|value| {
             let Value::BulkString(frame) = value else { return Err(HistoryError::Answer("entry")) };
@@ -149,5 +152,5 @@ fn understand(
             Ok(read.message)
         })
         .collect::<Result<_, HistoryError>>()?;
-    Ok(Reading { incarnation, top, evicted, now, entries })
+    Ok(Reading { incarnation, top, evicted, now, entries, is_cut })
 }

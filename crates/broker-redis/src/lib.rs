@@ -24,6 +24,7 @@ mod wire;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -49,6 +50,9 @@ use shares::Shares;
 use wire::{Answer, ConnectError, Wire};
 
 pub use settings::{AfterRestart, Settings, SettingsError};
+
+/// How long [`Broker::close`] waits for its tasks.
+const CLOSE: Duration = Duration::from_secs(2);
 
 /// The broker on Redis.
 pub struct RedisBroker {
@@ -79,7 +83,8 @@ pub(crate) struct Shared {
 
 impl RedisBroker {
     /// Checks the settings; connects to nothing yet. The metrics' recorder must be installed
-    /// before.
+    /// before. The connections for questions will belong to the runtime that this is called in,
+    /// if it is in one, else to that of who asks.
     ///
     /// # Errors
     /// Says what cannot work.
@@ -219,7 +224,13 @@ impl Broker for RedisBroker {
     async fn close(&self) {
         self.cancelled.cancel();
         self.tasks.close();
-        self.tasks.wait().await;
+        // Each ends where it next waits; unless its thread does not come to that.
+        if timeout(CLOSE, self.tasks.wait()).await.is_err() {
+            tracing::warn!(
+                tasks = self.tasks.len(),
+                "tasks of the broker do not end; it is closed without them"
+            );
+        }
         self.shared.control.close();
         self.shared.history.close();
         for link in &self.links {

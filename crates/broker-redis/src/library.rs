@@ -20,10 +20,20 @@ use crate::names::Names;
 use crate::settings::{AfterRestart, Settings};
 use crate::wire::reason;
 
-const TEMPLATE: &str = include_str!("tidewire.lua");
+/// The source, in the order in which its parts build on each other: Redis knows one library as one text.
+const TEMPLATE: &str = concat!(
+    include_str!("lua/base.lua"),
+    include_str!("lua/names.lua"),
+    include_str!("lua/places.lua"),
+    include_str!("lua/bodies.lua"),
+    include_str!("lua/publish.lua"),
+    include_str!("lua/read.lua"),
+    include_str!("lua/claims.lua"),
+    include_str!("lua/functions.lua"),
+);
 /// The version of the code, and of what it keeps: to be raised with every change, so that older nodes
 /// leave it alone and newer ones replace it.
-const FORMAT: u64 = 8;
+const FORMAT: u64 = 9;
 /// How often a node looks whether the library is there.
 const CHECK: Duration = Duration::from_secs(30);
 /// How often after a failure.

@@ -9,6 +9,7 @@ use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, Object, PoolConfig, RecycleError, RecycleResult, Timeouts};
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use crate::settings::{Settings, Target};
@@ -20,8 +21,10 @@ pub(crate) type Pool = managed::Pool<Manager>;
 /// A connection of the pool, which goes back there.
 pub(crate) type Connection = Object<Manager>;
 
-/// Makes the pool's connections.
+/// Makes the pool's connections. They belong to the runtime in which the broker was made, the process's:
+/// on that of whoever asks first, a lane's, they would take its time, and end with it.
 pub(crate) struct Manager {
+    owner: Option<Handle>,
     target: Target,
     settings: Arc<Settings>,
     patience: Duration,
@@ -33,18 +36,20 @@ impl managed::Manager for Manager {
     type Error = ConnectError;
 
     async fn create(&self) -> Result<MultiplexedConnection, ConnectError> {
-        let steps = async {
-            let stream = Stream::open(&self.target, &self.settings).await?;
-            let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.patience));
-            let info = self.target.info.redis_settings();
-            let (connection, driver) =
-                MultiplexedConnection::new_with_config(info, stream, config).await?;
-            // It ends with the last of what belongs to the connection.
-            tokio::spawn(driver);
-            Ok(connection)
+        let (target, settings, patience) =
+            (self.target.clone(), self.settings.clone(), self.patience);
+        let connecting = async move {
+            let late = |_| Err(ConnectError::late(&target, &settings));
+            let steps = connect(&target, &settings, patience);
+            timeout(settings.connect_timeout, steps).await.unwrap_or_else(late)
         };
-        let late = |_| Err(ConnectError::late(&self.target, &self.settings));
-        timeout(self.settings.connect_timeout, steps).await.unwrap_or_else(late)
+        match &self.owner {
+            // Ends within the time, also when nobody waits for it any more.
+            Some(owner) => owner.spawn(connecting).await.unwrap_or_else(|_| {
+                Err(ConnectError::Refused("the runtime of the connections has ended".into()))
+            }),
+            None => connecting.await,
+        }
     }
 
     async fn recycle(
@@ -63,6 +68,20 @@ impl managed::Manager for Manager {
     }
 }
 
+async fn connect(
+    target: &Target,
+    settings: &Settings,
+    patience: Duration,
+) -> Result<MultiplexedConnection, ConnectError> {
+    let stream = Stream::open(target, settings).await?;
+    let config = AsyncConnectionConfig::new().set_response_timeout(Some(patience));
+    let info = target.info.redis_settings();
+    let (connection, driver) = MultiplexedConnection::new_with_config(info, stream, config).await?;
+    // It ends with the last of what belongs to the connection.
+    tokio::spawn(driver);
+    Ok(connection)
+}
+
 /// A pool of so many connections whose every step takes at most so long. It connects when it is used.
 pub(crate) fn pool(
     target: &Target,
@@ -74,7 +93,8 @@ pub(crate) fn pool(
     let time = Some(patience);
     let timeouts = Timeouts { wait: time, create: time, recycle: time };
     let config = PoolConfig { max_size, timeouts, ..PoolConfig::default() };
-    let manager = Manager { target, settings, patience, pings: AtomicUsize::new(0) };
+    let owner = Handle::try_current().ok();
+    let manager = Manager { owner, target, settings, patience, pings: AtomicUsize::new(0) };
     let pool = Pool::builder(manager).config(config).runtime(Runtime::Tokio1).build();
     #[allow(clippy::expect_used, reason = "it asks for a runtime where there are time-outs")]
     pool.expect("there is a runtime")

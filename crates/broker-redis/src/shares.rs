@@ -5,7 +5,7 @@
 
 use redis::RedisError;
 use thiserror::Error;
-use tidewire_broker::{ClaimError, Claims, Grant, Grants};
+use tidewire_broker::{Asks, Claim, ClaimError, Claims, Grant, Grants};
 use tokio::time::timeout;
 
 use crate::control::{Control, ControlError};
@@ -58,19 +58,44 @@ impl Shares {
     async fn ask(&self, claims: &Claims, control: &Control) -> Result<Grants, ShareError> {
         let mut call = redis::cmd("FCALL");
         call.arg(&self.function).arg(0).arg(&self.node).arg(claims.most);
-        for (user, count) in &claims.users {
-            call.arg(&**user).arg(*count);
+        for Claim { user, count, answered, asks } in &claims.users {
+            let answered = answered.map_or_else(|| "-".to_owned(), |count| count.to_string());
+            let asks = match asks {
+                Asks::No => 0,
+                Asks::Open => 1,
+                Asks::Anew => 2,
+            };
+            call.arg(&**user).arg(*count).arg(answered).arg(asks);
         }
-        let answer: Vec<u64> = call.query_async(&mut *control.get().await?).await?;
-        match answer.split_first() {
-            Some((&known, grants)) if grants.len() == 2 * claims.users.len() => Ok(Grants {
-                forgotten: known == 0,
-                users: grants
-                    .chunks_exact(2)
-                    .map(|pair| Grant { granted: pair[0], elsewhere: pair[1] })
-                    .collect(),
-            }),
-            _ => Err(ShareError::Answer),
-        }
+        let answer: Answer = call.query_async(&mut *control.get().await?).await?;
+        understand(answer, claims.users.len())
     }
+}
+
+/// Whether the node was known, three numbers for each user, the users that it is asked about, a fault.
+type Answer = (u64, Vec<i64>, Vec<Vec<u8>>, String);
+
+fn understand(answer: Answer, users: usize) -> Result<Grants, ShareError> {
+    let (known, numbers, asked, fault) = answer;
+    if numbers.len() != 3 * users {
+        return Err(ShareError::Answer);
+    }
+    let grant = |of: &[i64]| match *of {
+        [granted, elsewhere, alive] => Some(Grant {
+            // Below zero: nothing can be kept of this user.
+            granted: granted.try_into().ok()?,
+            elsewhere: elsewhere.try_into().ok()?,
+            alive: alive.try_into().ok()?,
+        }),
+        _ => None,
+    };
+    Ok(Grants {
+        forgotten: known == 0,
+        users: numbers.chunks_exact(3).map(grant).collect(),
+        asked: asked
+            .into_iter()
+            .filter_map(|name| Some(String::from_utf8(name).ok()?.into()))
+            .collect(),
+        fault: (!fault.is_empty()).then(|| reason(fault.as_bytes())),
+    })
 }

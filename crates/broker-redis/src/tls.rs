@@ -92,6 +92,22 @@ pub(crate) fn reason(error: &std::io::Error) -> String {
         Some(Error::InvalidCertificate(
             CertificateError::Expired | CertificateError::ExpiredContext { .. },
         )) => "its certificate has expired".into(),
+        // What rustls has no words for, by the names of webpki's errors.
+        Some(Error::InvalidCertificate(CertificateError::Other(other)))
+            if other.to_string().contains("CaUsedAsEndEntity") =>
+        {
+            "its certificate is an authority's own (basicConstraints CA:TRUE, as `openssl req -x509` makes \
+            it), which no server may show: sign one for the server with it, or make the self-signed one \
+            with basicConstraints CA:FALSE"
+                .into()
+        }
+        Some(Error::InvalidCertificate(CertificateError::Other(other)))
+            if other.to_string().contains("UnsupportedCertVersion") =>
+        {
+            "its certificate is of X.509 version 1, without the names that it is for: make one of version \
+            3 with a subjectAltName"
+                .into()
+        }
         Some(Error::InvalidMessage(_)) => "it does not speak TLS there".into(),
         Some(error) => error.to_string(),
         None => error.to_string(),

@@ -8,7 +8,7 @@ mod common;
 use std::time::Duration;
 
 use common::{channel, node, publish_stored, quick, ready};
-use tidewire_broker::{Claims, suite};
+use tidewire_broker::{Asks, Claim, Claims, suite};
 use tidewire_broker_redis::Settings;
 use tidewire_testkit::{RedisServer, Reply, soon};
 
@@ -45,7 +45,8 @@ async fn a_node_does_everything_with_the_rights_that_the_page_names() {
     ready(&next).await;
     assert!(!publish_stored(&next, &channel("kept:after"), 1).await.unwrap().duplicate);
     for count in [1, 0] {
-        let claims = Claims { most: 4, users: vec![("alice".into(), count)] };
+        let claim = Claim { user: "alice".into(), count, answered: Some(count), asks: Asks::Anew };
+        let claims = Claims { most: 4, users: vec![claim] };
         next.broker.claim(claims).unwrap().await.unwrap();
     }
     for command in ["function|load", "client|list", "client|setname", "xrange", "watch"] {
@@ -110,7 +111,7 @@ async fn a_backend_publishes_in_its_namespace_and_nowhere_else() {
         // Nor may it pass for a node: that would make every node believe a new life of the data.
         &["SET", "tidewire:{node}:epoch", "x"],
         &["SET", "tidewire:{node}:user:alice", "0 ab=9"],
-        &["FCALL", "tidewire_claim", "0", "ab", "4", "alice", "1"],
+        &["FCALL", "tidewire_claim", "0", "ab", "4", "alice", "1", "-", "0"],
         &["SETRANGE", "tidewire:{node}:epoch", "0", "x"],
         &["PUBLISH", "tidewire:{node}:1", "x"],
         &["SUBSCRIBE", "tidewire:kept:a"],

@@ -214,7 +214,7 @@ async fn a_promoted_replica_has_all_it_needs() {
     .await;
 
     // Until then it is not read: its last ids may lag behind.
-    let read_there = ["FCALL_RO", "tidewire_read", "1", "tidewire:kept:a", "", "", "9", "0"];
+    let read_there = ["FCALL_RO", "tidewire_read", "1", "tidewire:kept:a", "", "", "9", "0", "0"];
     let answer = replica.command(&read_there).await;
     assert!(matches!(&answer, Reply::Error(why) if why.starts_with("READONLY")), "{answer:?}");
     refused(&replica, KEPT, "1", None, "READONLY").await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{channel, node, passes, publish, publish_stored, quick, ready, unready};
 use tidewire_broker_redis::{RedisBroker, Settings, SettingsError};
-use tidewire_testkit::{Authority, RedisServer, free_port, soon};
+use tidewire_testkit::{Authority, Certificate, RedisServer, free_port, soon};
 
 /// A server that speaks TLS on a port of its own, and who has signed its certificate.
 struct Secure {
@@ -27,6 +27,15 @@ impl Secure {
     async fn named(names: &str, clients: &str, more: &[&str]) -> Self {
         let authority = Authority::new();
         let server = authority.issue_for("redis", names);
+        Self::showing(authority, &server, clients, more).await
+    }
+
+    async fn showing(
+        authority: Authority,
+        server: &Certificate,
+        clients: &str,
+        more: &[&str],
+    ) -> Self {
         let port = free_port();
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         let arguments = [
@@ -130,6 +139,16 @@ async fn whom_nobody_trusts_is_not_talked_to() {
     // A name that is not in the certificate.
     let elsewhere = Secure::named("DNS:redis.example", "no", &[]).await;
     unready(&node(elsewhere.settings()), "its certificate is not for this name").await;
+    // Who shows the authority's own certificate, as one that was made in a hurry is.
+    let own = Authority::new();
+    let itself = own.itself();
+    let hurried = Secure::showing(own, &itself, "no", &[]).await;
+    unready(&node(hurried.settings()), "its certificate is an authority's own").await;
+    // One of the first version, as `openssl x509 -req` made it for long.
+    let own = Authority::new();
+    let old = own.issue_of_version_1("old");
+    let old = Secure::showing(own, &old, "no", &[]).await;
+    unready(&node(old.settings()), "its certificate is of X.509 version 1").await;
     // A port that speaks no TLS.
     let mut settings = secure.settings();
     settings.url = format!("rediss://{}", secure.redis.addr()).into();

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use thiserror::Error;
 use tidewire_protocol::{Channel, Code, EntryId, Incarnation, Message};
 
-pub use claims::{ClaimError, ClaimReceipt, Claims, Grant, Grants};
+pub use claims::{Asks, Claim, ClaimError, ClaimReceipt, Claims, Grant, Grants};
 pub use memory::MemoryBroker;
 pub use reading::{FIRST_PLACE_MS, Query, ReadError, Reading, Verdict};
 pub use vital::Vital;
@@ -71,7 +71,8 @@ pub trait Broker: Send + Sync + 'static {
     /// The reason, in words for an operator, without secrets.
     fn ready(&self) -> Result<(), String>;
 
-    /// Ends its tasks and connections, and forgets the [`Events`].
+    /// Ends its tasks and connections, and forgets the [`Events`]. Returns within seconds, whatever
+    /// its server does.
     async fn close(&self);
 }
 

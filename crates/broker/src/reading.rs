@@ -15,19 +15,22 @@ pub struct Query {
     pub limit: usize,
     /// The last so many of them, not the first.
     pub newest: bool,
+    /// No more than so many bytes, and the entry with which they become more: a page of history need not
+    /// be held whole where the entries are large. Absent: the count alone bounds it.
+    pub bytes: Option<usize>,
 }
 
 impl Query {
     /// The first so many after a place.
     #[must_use]
     pub const fn after(id: EntryId, limit: usize) -> Self {
-        Self { after: Some(id), before: None, limit, newest: false }
+        Self { after: Some(id), before: None, limit, newest: false, bytes: None }
     }
 
     /// The last so many.
     #[must_use]
     pub const fn newest(limit: usize) -> Self {
-        Self { after: None, before: None, limit, newest: true }
+        Self { after: None, before: None, limit, newest: true, bytes: None }
     }
 }
 
@@ -45,6 +48,8 @@ pub struct Reading {
     pub now: u64,
     /// The entries, oldest first; each has [`Message::stored`].
     pub entries: Vec<Message>,
+    /// Others were left out because of [`Query::bytes`]; there may be none.
+    pub is_cut: bool,
 }
 
 /// Why there is no reading.

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use tidewire_auth::{Denied, Identity, Who};
 use tidewire_protocol::{Channel, Code};
 
-use crate::address::{AddressRate, Addresses, TooMany, counted};
+use crate::address::{AddressRate, Addresses, counted};
 use crate::app::App;
 use crate::auth::Held;
 use crate::metrics::Limit;
 use crate::rates::Rates;
 use crate::settings::Settings;
-use crate::users::Users;
+use crate::users::{Full, Users};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -83,11 +83,12 @@ impl App {
         }
     }
 
-    /// A place for one more stream of theirs.
-    pub(crate) fn user_place(&self, who: &Identity) -> Result<Option<Held>, Denied> {
-        self.allowance.users.place(who).map(|place| place.map(Held::User)).map_err(|TooMany| {
+    /// A place for one more stream of theirs. Where there is none, those who have them are asked
+    /// whether they are still there: that takes seconds at most, and nothing where all answer.
+    pub(crate) async fn user_place(&self, who: &Identity) -> Result<Option<Held>, Full> {
+        let place = self.allowance.users.place_in_time(who).await;
+        place.map(|place| place.map(Held::User)).inspect_err(|_| {
             self.metrics.limited(Limit::ConnectionsPerUser);
-            Denied { code: Code::TooMany, message: "connections of this user: full".to_owned() }
         })
     }
 

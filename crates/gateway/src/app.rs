@@ -12,6 +12,7 @@ use crate::address::{AddressPlace, Addresses};
 use crate::admission::Admission;
 use crate::allowance::Allowance;
 use crate::auth::Auth;
+use crate::history::Pages;
 use crate::hooks::Hooks;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
@@ -34,6 +35,7 @@ pub(crate) struct App {
     /// Connections that speak HTTP/2; a node that stops waits until they are told.
     pub(crate) http2: TaskTracker,
     pub(crate) allowance: Allowance,
+    pub(crate) pages: Pages,
     draining: AtomicBool,
     connections: AtomicUsize,
     started: Instant,
@@ -66,6 +68,7 @@ impl App {
             http2_requests: Admission::new(settings.handshakes),
             addresses: Addresses::new(settings.addresses.clone()),
             allowance: Allowance::new(&settings),
+            pages: Pages::new(),
             settings,
             hub,
             broker,

@@ -118,9 +118,12 @@ pub(crate) enum Held {
 }
 
 impl Held {
-    /// Whether it was taken back.
-    pub(crate) fn is_over(&self) -> bool {
-        matches!(self, Self::User(place) if place.is_over())
+    /// The place among its user's streams, if it is one.
+    pub(crate) const fn of_user(&self) -> Option<&UserPlace> {
+        match self {
+            Self::User(place) => Some(place),
+            Self::Address(_) => None,
+        }
     }
 }
 

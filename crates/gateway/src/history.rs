@@ -1,14 +1,28 @@
 //! Places and pages: what a client says about the past of a channel, checked, and read.
 
 use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use metrics::{Counter, counter};
 use tidewire_auth::{Denied, Identity};
-use tidewire_broker::Query;
+use tidewire_broker::{Query, ReadError};
 use tidewire_hub::Start;
 use tidewire_protocol::{BodyError, Channel, Code, Cursor, Message, Page, Payload, Rewind};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
 use crate::app::App;
 use crate::auth::refusal;
+
+/// Pages that are read at a time. Fewer than a broker has connections for reads, so that those which mend
+/// windows need not wait for them.
+const PAGES: usize = 6;
+/// How long one waits for its turn: as long as a read may take, by default.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// At most one line about reads that fail in this time.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// A part of a channel's history.
 pub(crate) struct Part {
@@ -16,6 +30,47 @@ pub(crate) struct Part {
     pub(crate) messages: Vec<Message>,
     /// Where the next part in the same direction begins, if there may be one.
     pub(crate) next: Option<Cursor>,
+    /// Until it is written.
+    _turn: OwnedSemaphorePermit,
+}
+
+/// The pages of history that are read at a time: each is held twice, as messages and as an answer, until
+/// that is written.
+pub(crate) struct Pages {
+    turns: Arc<Semaphore>,
+    failures: Counter,
+    /// When one was told of last.
+    told_at: Mutex<Option<Instant>>,
+}
+
+impl Pages {
+    pub(crate) fn new() -> Self {
+        Self {
+            turns: Arc::new(Semaphore::new(PAGES)),
+            failures: counter!("tidewire_history_failures_total"),
+            told_at: Mutex::default(),
+        }
+    }
+
+    /// Waits for a turn; none if that takes too long. First come, first served.
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        // The semaphore is never closed.
+        timeout(PATIENCE, self.turns.clone().acquire_owned()).await.ok()?.ok()
+    }
+
+    /// Notes what is wrong with the broker: for operators, not for who asked.
+    fn failed(&self, channel: &Channel, error: &ReadError) {
+        self.failures.increment(1);
+        let mut told_at = self.told_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if told_at.is_none_or(|at| at.elapsed() >= TOLD_EVERY) {
+            *told_at = Some(Instant::now());
+            tracing::warn!(%channel, %error, "a page of history cannot be read; the next such line is a minute away");
+        }
+    }
+}
+
+fn try_again() -> BodyError {
+    error(Code::Unavailable, "the history cannot be read now; try again")
 }
 
 fn error(code: Code, message: impl Into<String>) -> BodyError {
@@ -75,7 +130,7 @@ impl App {
 
     /// Reads a part of a channel's history.
     pub(crate) fn history(
-        &self,
+        self: &Arc<Self>,
         who: &Identity,
         channel: &Channel,
         page: &Page,
@@ -89,16 +144,20 @@ impl App {
         // From a place forwards; else from the end, or a place, backwards.
         let newest = after.is_none();
         let limit = page.limit;
-        // One more than asked for shows whether there is more.
-        let query = Query { after, before, limit: limit + 1, newest };
         // So that its answer has room among what may wait for a client.
         let most = self.settings.outbox.bytes / 2;
-        let (reading, channel) = (self.broker.read(channel, query), channel.clone());
+        // One more than asked for shows whether there is more.
+        let query = Query { after, before, limit: limit + 1, newest, bytes: Some(most) };
+        let (app, channel) = (self.clone(), channel.clone());
         Ok(async move {
-            let reading = reading.await.map_err(|e| error(Code::Unavailable, e.to_string()))?;
+            let turn = app.pages.turn().await.ok_or_else(try_again)?;
+            let reading = app.broker.read(&channel, query).await.map_err(|error| {
+                app.pages.failed(&channel, &error);
+                try_again()
+            })?;
             let mut messages = reading.entries;
             let fit = limit.min(how_many_fit(&messages, newest, most));
-            let more = messages.len() > fit;
+            let more = messages.len() > fit || reading.is_cut;
             if newest {
                 messages.drain(..messages.len().saturating_sub(fit));
             } else {
@@ -106,7 +165,7 @@ impl App {
             }
             let edge = if newest { messages.first() } else { messages.last() };
             let next = edge.filter(|_| more).and_then(|message| message.cursor(&channel));
-            Ok(Part { messages, next })
+            Ok(Part { messages, next, _turn: turn })
         })
     }
 }

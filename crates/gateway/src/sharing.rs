@@ -1,5 +1,5 @@
 //! The limit of a user's streams over all nodes: what this node has is claimed at the broker, and what
-//! it grants is held to.
+//! it grants is held to; and those who are counted are asked whether they are there.
 //!
 //! Once a second, what changed is claimed; a node on which nobody has logged in asks nothing. Where the
 //! broker does not answer, each node's own count is all there is, and nobody is closed for it.
@@ -7,11 +7,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidewire_broker::{ClaimError, Claims};
+use tidewire_broker::{Claim, ClaimError, Claims};
 use tidewire_hub::LaneHandle;
 
 use crate::app::App;
 use crate::metrics::Limit;
+use crate::users::{Address, Users};
 
 /// How often what changed is claimed; what was granted runs out a few seconds later.
 const EVERY: Duration = Duration::from_secs(1);
@@ -20,10 +21,36 @@ const ALL_EVERY: Duration = Duration::from_secs(15 * 60);
 /// Users in one question: a millisecond or two of Redis's time.
 const BATCH: usize = 256;
 
-/// Keeps the limit for ever, or ends at once where there is none or this is the only node.
+/// Keeps the limit for ever, or ends at once where there is none.
 pub(crate) async fn keep(app: Arc<App>, lanes: Vec<LaneHandle>) {
     let users = app.allowance.users.clone();
     let Some(most) = users.most() else { return };
+    // A question that waits for Redis must not hold up those who wait for a place.
+    tokio::join!(attend(&users, &lanes), share(&app, most));
+}
+
+/// Has sessions look at their seats, and notes what comes of it, for ever.
+async fn attend(users: &Users, lanes: &[LaneHandle]) {
+    loop {
+        let news = users.news();
+        if users.is_asking() {
+            // Who does not answer says nothing.
+            let _ = tokio::time::timeout(EVERY, news).await;
+        } else {
+            news.await;
+        }
+        users.settle(Instant::now());
+        for Address { lane, slot } in users.to_look() {
+            if let Some(lane) = lanes.get(lane as usize) {
+                lane.run(move |lane| lane.reconsider(slot as usize));
+            }
+        }
+    }
+}
+
+/// Shares the limit with the other nodes, for ever, or ends at once where there are none.
+async fn share(app: &App, most: u64) {
+    let users = &app.allowance.users;
     if app.broker.claim(Claims { most, users: Vec::new() }).is_none() {
         return;
     }
@@ -44,27 +71,30 @@ pub(crate) async fn keep(app: Arc<App>, lanes: Vec<LaneHandle>) {
             continue;
         }
         had_any = has_any;
-        match claim(&app, most, &claims).await {
-            Ok(()) => reported = false,
-            // That Redis is away is told by its links.
-            Err(error) if !std::mem::replace(&mut reported, true) => {
+        match claim(app, most, &claims).await {
+            Ok(None) => reported = false,
+            // Once, and that Redis is away is told by its links.
+            _ if std::mem::replace(&mut reported, true) => {}
+            Ok(Some(error)) => {
+                tracing::warn!(
+                    error,
+                    "streams of some users are counted on each node alone for now"
+                );
+            }
+            Err(error) => {
                 tracing::warn!(%error, "streams of users are counted on this node alone for now");
             }
-            Err(_) => {}
         }
-        let taken = users.take_back(Instant::now());
-        for _ in 0..taken {
+        for _ in 0..users.take_back(Instant::now()) {
             app.metrics.limited(Limit::ConnectionsPerUser);
-        }
-        if taken > 0 {
-            lanes.iter().for_each(|lane| lane.run(|lane| lane.reconsider()));
         }
     }
 }
 
-/// Claims, a part at a time.
-async fn claim(app: &App, most: u64, claims: &[(Box<str>, u64)]) -> Result<(), ClaimError> {
+/// Claims, a part at a time. What cannot be kept of some users holds up nobody else; the reason is given.
+async fn claim(app: &App, most: u64, claims: &[Claim]) -> Result<Option<String>, ClaimError> {
     let users = &app.allowance.users;
+    let mut fault = None;
     // Without a claim, too: that the node is there.
     let parts = claims.chunks(BATCH).chain(claims.is_empty().then_some(claims));
     for part in parts {
@@ -72,9 +102,11 @@ async fn claim(app: &App, most: u64, claims: &[(Box<str>, u64)]) -> Result<(), C
         let Some(receipt) = app.broker.claim(Claims { most, users: part.to_vec() }) else { break };
         let grants = receipt.await?;
         users.granted(part, &grants.users, asked);
+        users.ask(&grants.asked, asked);
         if grants.forgotten {
             users.claim_all();
         }
+        fault = fault.or(grants.fault);
     }
-    Ok(())
+    Ok(fault)
 }

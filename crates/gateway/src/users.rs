@@ -2,24 +2,41 @@
 //!
 //! A stream takes a place before it begins. What other nodes have is asked for by `crate::sharing`, which
 //! claims the places of this node; where that cannot be known, this node's own count is all there is.
+//!
+//! A count says nothing about who is still there: a laptop that was closed leaves streams behind, and comes
+//! back with new ones. So before anybody is told for good that there are too many, those who are counted
+//! are asked, on every node, and who does not answer gives way.
+
+mod place;
+mod seat;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tidewire_auth::Identity;
-use tidewire_broker::Grant;
+use tidewire_auth::{Denied, Identity};
+use tidewire_broker::{Asks, Claim, Grant};
+use tidewire_protocol::Code;
+use tokio::sync::Notify;
 
-use crate::address::TooMany;
+pub(crate) use place::{Told, UserPlace};
+pub(crate) use seat::Address;
+use seat::{Seat, Word};
 
-/// A user is over the limit of all nodes for so long before anybody is closed or refused for it. The
+/// A user is over the limit of all nodes for so long before anybody is closed or refused for good. The
 /// streams of a node that died, or that still lets go what has moved on, are counted until then.
-const PATIENCE: Duration = Duration::from_secs(6);
+const SETTLED: Duration = Duration::from_secs(6);
+/// For so long where those who are counted have not all answered: they are asked within three seconds,
+/// have three, and within two more it is known what came of it.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// What was granted is believed for so long.
 const FRESH: Duration = Duration::from_secs(3);
 /// A user without streams who has all of them elsewhere is remembered for so long after an attempt.
 const REMEMBERED: Duration = Duration::from_secs(15);
+/// Who is there is not asked more often.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// Who has not answered by then has nobody who could (see `crate::session`, whose patience is less).
+const ANSWERED: Duration = Duration::from_secs(4);
 
 /// The streams of every user that has any.
 #[derive(Debug)]
@@ -28,19 +45,27 @@ pub(crate) struct Users {
     most: Option<usize>,
     /// Locked for a look-up, and once a second for a pass.
     state: Mutex<State>,
+    /// For the one who keeps the books: somebody is to be asked, or has answered.
+    news: Notify,
+    /// For those who wait for a place: one may be free, or it is known that none is.
+    decided: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     users: HashMap<Box<str>, User>,
     next: u64,
+    /// Users who are being asked.
+    asking: Vec<Box<str>>,
+    /// Sessions that are to look at their seats.
+    to_look: Vec<Address>,
 }
 
 /// One user here.
 #[derive(Debug, Default)]
 struct User {
     /// The places by their numbers, the newest last.
-    places: Vec<(u64, Arc<AtomicBool>)>,
+    places: Vec<(u64, Arc<Seat>)>,
     /// What was granted last, and when that was asked for.
     granted: Option<(Grant, Instant)>,
     /// What is granted may be something else by now: it was claimed and not answered, or forgotten.
@@ -50,15 +75,37 @@ struct User {
     over_since: Option<Instant>,
     /// When it was refused one, or one was taken back.
     refused_at: Option<Instant>,
+    /// When its streams here were asked last whether they are there.
+    asked_at: Option<Instant>,
+    /// Not all of them have answered yet.
+    is_asking: bool,
+    /// Another node wants to know how many do.
+    owes_answer: bool,
+    /// How many did, until the other nodes know it.
+    answered: Option<u64>,
+    /// What other nodes have answered may be true no more.
+    asks_anew: bool,
 }
 
-/// One of a user's streams; free again when this is dropped.
-#[derive(Debug)]
-pub(crate) struct UserPlace {
-    users: Arc<Users>,
-    user: Box<str>,
-    number: u64,
-    is_over: Arc<AtomicBool>,
+/// The user has as many as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full {
+    /// All of them are alive; else trying again may help.
+    pub(crate) is_final: bool,
+    /// Those on this node are being asked: one may be free in a moment.
+    is_asking: bool,
+}
+
+impl Full {
+    /// What its client is told.
+    pub(crate) fn denied(self) -> Denied {
+        let message = if self.is_final {
+            "connections of this user: full, and all of them are alive"
+        } else {
+            "connections of this user: full; some may be gone: try again"
+        };
+        Denied { code: Code::TooMany, message: message.to_owned() }
+    }
 }
 
 impl User {
@@ -66,18 +113,35 @@ impl User {
         self.places.len() as u64
     }
 
+    /// What other nodes leave to this one.
+    fn left(&self, most: u64) -> u64 {
+        self.granted.map_or(most, |(grant, _)| most.saturating_sub(grant.elsewhere))
+    }
+
+    /// How many are known to be alive, here and elsewhere.
+    fn alive(&self) -> u64 {
+        let here = self.places.iter().filter(|(_, seat)| seat.word() == Word::Here).count() as u64;
+        here + self.granted.map_or(0, |(grant, _)| grant.alive)
+    }
+
     /// What other nodes leave to this one, if it was over that for long. Not sooner: the others may be
-    /// dead, or their clients may be the same that have come here.
-    fn full_at(&self, most: u64, now: Instant) -> Option<u64> {
-        let (grant, at) = self.granted?;
+    /// dead, or their clients may be the same that have come here. So also whether that is excluded, with
+    /// so many more alive than were asked.
+    fn full_at(&self, most: u64, more: u64, now: Instant) -> Option<(u64, bool)> {
+        let (_, at) = self.granted?;
         let is_fresh = now.duration_since(at) < FRESH;
-        let for_long = now.duration_since(self.over_since?) >= PATIENCE;
-        (is_fresh && for_long).then(|| most.saturating_sub(grant.elsewhere))
+        let over_for = now.duration_since(self.over_since?);
+        let is_final = !self.is_asking && self.alive() + more > most;
+        let patience = if is_final { SETTLED } else { PATIENCE };
+        (is_fresh && over_for >= patience).then(|| (self.left(most), is_final))
     }
 
     /// Whether Redis is to be asked.
     fn is_to_be_claimed(&self) -> bool {
-        self.is_unsure || self.over_since.is_some() || self.granted_here() != self.count()
+        self.is_unsure
+            || self.answered.is_some()
+            || self.over_since.is_some()
+            || self.granted_here() != self.count()
     }
 
     fn granted_here(&self) -> u64 {
@@ -87,13 +151,58 @@ impl User {
     /// Whether nobody need know of it any more.
     fn is_done(&self, now: Instant) -> bool {
         let is_wanted = self.refused_at.is_some_and(|at| now - at < REMEMBERED);
-        self.count() == 0 && self.granted_here() == 0 && !self.is_unsure && !is_wanted
+        self.count() == 0
+            && self.granted_here() == 0
+            && !self.is_unsure
+            && !self.is_asking
+            && !is_wanted
+    }
+
+    /// Asks its streams here whether they are there, unless they were a moment ago: true if so.
+    fn ask(&mut self, now: Instant) -> bool {
+        if self.asked_at.is_some_and(|at| now.saturating_duration_since(at) < ASK_AGAIN) {
+            return false;
+        }
+        self.places.iter().for_each(|(_, seat)| seat.ask());
+        (self.asked_at, self.is_asking) = (Some(now), true);
+        true
+    }
+
+    /// Whether all that can answer have.
+    fn has_answered(&self, now: Instant) -> bool {
+        let is_late = self.asked_at.is_none_or(|at| now.saturating_duration_since(at) >= ANSWERED);
+        is_late || !self.places.iter().any(|(_, seat)| seat.is_open())
+    }
+
+    /// What is claimed for it.
+    fn claim(&mut self, name: &str) -> Claim {
+        self.is_unsure = true;
+        let asks = match (self.asks_anew, self.over_since) {
+            (true, _) => Asks::Anew,
+            (false, Some(_)) => Asks::Open,
+            (false, None) => Asks::No,
+        };
+        Claim { user: name.into(), count: self.count(), answered: self.answered, asks }
+    }
+}
+
+impl State {
+    /// Has a user's streams here asked whether they are there; false if they were a moment ago.
+    fn ask(&mut self, name: &str, now: Instant) -> bool {
+        let Some(user) = self.users.get_mut(name) else { return false };
+        let is_asked = user.ask(now);
+        if is_asked {
+            self.to_look.extend(user.places.iter().filter_map(|(_, seat)| seat.address()));
+            self.asking.push(name.into());
+        }
+        is_asked
     }
 }
 
 impl Users {
     pub(crate) fn new(most: Option<usize>) -> Arc<Self> {
-        Arc::new(Self { most, state: Mutex::default() })
+        let (news, decided) = Default::default();
+        Arc::new(Self { most, state: Mutex::default(), news, decided })
     }
 
     /// How many a user may have, if there is a limit.
@@ -106,24 +215,52 @@ impl Users {
     }
 
     /// A place for one more stream; none where it is not counted: nobody has logged in, or a
-    /// backend has.
-    pub(crate) fn place(self: &Arc<Self>, who: &Identity) -> Result<Option<UserPlace>, TooMany> {
+    /// backend has. Where there is none, those who have them are asked whether they are there.
+    pub(crate) fn place(self: &Arc<Self>, who: &Identity) -> Result<Option<UserPlace>, Full> {
         let (Some(most), Some(name)) = (self.most, who.user()) else { return Ok(None) };
         let mut state = self.state();
         let number = state.next;
         state.next += 1;
         let user = state.users.entry(name.into()).or_default();
         let now = Instant::now();
-        let full = user.full_at(most as u64, now).is_some_and(|left| user.count() >= left);
-        if full {
+        let full = user.full_at(most as u64, 1, now).filter(|(left, _)| user.count() >= *left);
+        if full.is_some() {
             user.refused_at = Some(now);
         }
-        if full || user.places.len() >= most {
-            return Err(TooMany);
+        if full.is_some() || user.places.len() >= most {
+            let is_asked = state.ask(name, now);
+            if is_asked {
+                self.news.notify_one();
+            }
+            let Some(user) = state.users.get_mut(name) else { return Ok(None) };
+            user.asks_anew |= full.is_some() && is_asked;
+            let is_final = !user.is_asking && user.alive() >= most as u64;
+            return Err(Full { is_final, is_asking: user.is_asking && full.is_none() });
         }
-        let is_over = Arc::<AtomicBool>::default();
-        user.places.push((number, is_over.clone()));
-        Ok(Some(UserPlace { users: self.clone(), user: name.into(), number, is_over }))
+        let seat = Arc::new(Seat::new());
+        user.places.push((number, seat.clone()));
+        Ok(Some(UserPlace { users: self.clone(), user: name.into(), number, seat }))
+    }
+
+    /// As [`Users::place`], but waits for those on this node who are asked whether they are there.
+    pub(crate) async fn place_in_time(
+        self: &Arc<Self>,
+        who: &Identity,
+    ) -> Result<Option<UserPlace>, Full> {
+        let until = tokio::time::Instant::now() + ANSWERED;
+        loop {
+            let mut decided = std::pin::pin!(self.decided.notified());
+            // From now on it hears; what comes before the next line is not missed.
+            decided.as_mut().enable();
+            match self.place(who) {
+                Err(full) if full.is_asking => {
+                    if tokio::time::timeout_at(until, decided).await.is_err() {
+                        return self.place(who);
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Whether anybody has a stream here, or is remembered.
@@ -132,32 +269,44 @@ impl Users {
     }
 
     /// What is to be claimed now. Users of whom nothing is to be known any more are forgotten.
-    pub(crate) fn claims(&self, now: Instant) -> Vec<(Box<str>, u64)> {
+    pub(crate) fn claims(&self, now: Instant) -> Vec<Claim> {
         let mut state = self.state();
         state.users.retain(|_, user| !user.is_done(now));
         let to_claim = state.users.iter_mut().filter(|(_, user)| user.is_to_be_claimed());
-        let claims = to_claim.map(|(name, user)| {
-            user.is_unsure = true;
-            (name.clone(), user.count())
-        });
-        claims.collect()
+        to_claim.map(|(name, user)| user.claim(name)).collect()
     }
 
     /// What came of claims, asked at this time.
-    pub(crate) fn granted(&self, claims: &[(Box<str>, u64)], grants: &[Grant], asked: Instant) {
+    pub(crate) fn granted(&self, claims: &[Claim], grants: &[Option<Grant>], asked: Instant) {
         let Some(most) = self.most() else { return };
         let mut state = self.state();
-        for ((name, _), grant) in claims.iter().zip(grants) {
-            let Some(user) = state.users.get_mut(name) else { continue };
+        let state = &mut *state;
+        for (claim, grant) in claims.iter().zip(grants) {
+            // Where nothing can be kept of a user, this node's own count is all there is.
+            let Some(grant) = grant else { continue };
+            let Some(user) = state.users.get_mut(&claim.user) else { continue };
             let before = user.granted.replace((*grant, asked));
             user.is_unsure = false;
+            if user.answered == claim.answered {
+                user.answered = None;
+            }
+            if claim.asks == Asks::Anew {
+                user.asks_anew = false;
+            }
             let was_refused =
                 user.refused_at.is_some_and(|at| asked.saturating_duration_since(at) < REMEMBERED);
-            let is_over = was_refused || user.count() > most.saturating_sub(grant.elsewhere);
+            let is_over = was_refused || user.count() > user.left(most);
             // After a silence the patience begins anew: others may come back, too.
             let was_fresh = before.is_some_and(|(_, at)| asked - at < FRESH);
-            let since = user.over_since.filter(|_| was_fresh).unwrap_or(asked);
-            user.over_since = is_over.then_some(since);
+            let since = user.over_since.filter(|_| was_fresh);
+            user.over_since = is_over.then_some(since.unwrap_or(asked));
+            if is_over && since.is_none() {
+                // What the others said of another time does not count.
+                user.asks_anew = grant.alive > 0;
+                if state.ask(&claim.user, asked) {
+                    self.news.notify_one();
+                }
+            }
         }
     }
 
@@ -168,147 +317,83 @@ impl Users {
         }
     }
 
+    /// Asks users' streams here whether they are there, for another node. One that was asked a moment
+    /// ago is not: the other node asks again.
+    pub(crate) fn ask(&self, names: &[Box<str>], now: Instant) {
+        let mut state = self.state();
+        for name in names {
+            let Some(user) = state.users.get_mut(name) else { continue };
+            user.owes_answer = true;
+            if state.ask(name, now) {
+                self.news.notify_one();
+            }
+        }
+    }
+
+    /// Resolves when somebody is to be asked, or has answered.
+    pub(crate) async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// Whether answers are awaited.
+    pub(crate) fn is_asking(&self) -> bool {
+        !self.state().asking.is_empty()
+    }
+
+    /// Notes whose streams have all answered, or will not.
+    pub(crate) fn settle(&self, now: Instant) {
+        let mut state = self.state();
+        let State { users, asking, .. } = &mut *state;
+        let before = asking.len();
+        asking.retain(|name| {
+            let Some(user) = users.get_mut(name) else { return false };
+            if !user.has_answered(now) {
+                return true;
+            }
+            user.is_asking = false;
+            if std::mem::take(&mut user.owes_answer) {
+                let here = user.places.iter().filter(|(_, seat)| seat.word() == Word::Here);
+                user.answered = Some(here.count() as u64);
+            }
+            if user.is_done(now) {
+                users.remove(name);
+            }
+            false
+        });
+        if asking.len() < before {
+            self.decided.notify_waiters();
+        }
+    }
+
     /// Takes the newest places back of users who have been over the limit of all nodes for long: how
-    /// many. Whoever holds one finds out by [`UserPlace::is_over`].
+    /// many. Whoever holds one finds out by [`UserPlace::told`].
     pub(crate) fn take_back(&self, now: Instant) -> usize {
         let Some(most) = self.most() else { return 0 };
         let mut taken = 0;
-        for user in self.state().users.values_mut() {
-            let Some(left) = user.full_at(most, now) else { continue };
+        let mut state = self.state();
+        let State { users, to_look, .. } = &mut *state;
+        for user in users.values_mut() {
+            let Some((left, is_final)) = user.full_at(most, 0, now) else { continue };
             while user.count() > left {
-                if let Some((_, is_over)) = user.places.pop() {
-                    is_over.store(true, Ordering::Relaxed);
+                if let Some((_, seat)) = user.places.pop() {
+                    seat.revoke(if is_final { Word::Over } else { Word::Crowded });
+                    to_look.extend(seat.address());
                     taken += 1;
                     user.refused_at = Some(now);
                 }
             }
         }
+        if taken > 0 {
+            self.news.notify_one();
+        }
         taken
     }
-}
 
-impl UserPlace {
-    /// Whether it was taken back: the stream must end.
-    pub(crate) fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for UserPlace {
-    fn drop(&mut self) {
-        let mut state = self.users.state();
-        let Some(user) = state.users.get_mut(&self.user) else { return };
-        // Not there: it was taken back.
-        if let Ok(at) = user.places.binary_search_by_key(&self.number, |(number, _)| *number) {
-            user.places.remove(at);
-        }
-        // Where nobody was told of it, nobody must be told of its end.
-        if user.is_done(Instant::now()) {
-            state.users.remove(&self.user);
-        }
+    /// The sessions that are to look at their seats, since this was asked last.
+    pub(crate) fn to_look(&self) -> Vec<Address> {
+        std::mem::take(&mut self.state().to_look)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn who(name: &str) -> Identity {
-        Identity { who: tidewire_auth::Who::User(name.into()), ..(*Identity::anonymous()).clone() }
-    }
-
-    fn grant(users: &Users, granted: u64, elsewhere: u64, now: Instant) {
-        let claims = users.claims(now);
-        let grants = vec![Grant { granted, elsewhere }; claims.len()];
-        users.granted(&claims, &grants, now);
-    }
-
-    fn places(users: &Arc<Users>, count: usize) -> Vec<UserPlace> {
-        (0..count).map(|_| users.place(&who("alice")).unwrap().unwrap()).collect()
-    }
-
-    fn over(places: &[UserPlace]) -> Vec<bool> {
-        places.iter().map(UserPlace::is_over).collect()
-    }
-
-    #[test]
-    fn the_newest_beyond_are_taken_back_and_no_sooner_than_must() {
-        let users = Users::new(Some(4));
-        let held = places(&users, 3);
-        let begun = Instant::now().checked_sub(20 * SECOND).unwrap();
-        for second in 0..6 {
-            let now = begun + second * SECOND;
-            grant(&users, 1, 3, now);
-            assert_eq!(users.take_back(now), 0, "{second}");
-        }
-        grant(&users, 1, 3, begun + 6 * SECOND);
-        assert_eq!(users.take_back(begun + 6 * SECOND), 2);
-        assert_eq!(over(&held), [false, true, true]);
-        // What was taken back is not given back a second time.
-        drop(held);
-        assert_eq!(users.claims(begun + 7 * SECOND), [("alice".into(), 0)]);
-    }
-
-    #[test]
-    fn nobody_is_closed_or_refused_for_what_is_not_known_any_more() {
-        let users = Users::new(Some(4));
-        let mut held = places(&users, 3);
-        let begun = Instant::now().checked_sub(20 * SECOND).unwrap();
-        (0..=6).for_each(|second| grant(&users, 1, 3, begun + second * SECOND));
-        // Redis is away.
-        assert_eq!(users.take_back(begun + 10 * SECOND), 0);
-        held.extend(places(&users, 1));
-        assert!(users.place(&who("alice")).is_err(), "the node's own count holds");
-        // It is back: the patience begins anew.
-        grant(&users, 1, 3, begun + 15 * SECOND);
-        assert_eq!(users.take_back(begun + 15 * SECOND), 0);
-        grant(&users, 4, 0, begun + 16 * SECOND);
-        assert_eq!(users.take_back(begun + 40 * SECOND), 0);
-        assert_eq!(over(&held), [false; 4]);
-    }
-
-    #[test]
-    fn who_moves_is_let_in_and_who_stays_over_is_refused_at_once() {
-        let users = Users::new(Some(4));
-        let mut held = places(&users, 1);
-        let now = Instant::now();
-        let begun = now.checked_sub(20 * SECOND).unwrap();
-        // All that may be had is, and that for long: one that comes may have left another node.
-        (0..=7).for_each(|second| grant(&users, 1, 3, begun + second * SECOND));
-        held.extend(places(&users, 1));
-        (8..=14).for_each(|second| grant(&users, 1, 3, begun + second * SECOND));
-        assert_eq!(users.take_back(begun + 15 * SECOND), 1);
-        assert_eq!(over(&held), [false, true]);
-        // It tries again and again.
-        (15..=20).for_each(|second| grant(&users, 1, 3, begun + second * SECOND));
-        assert!(users.place(&who("alice")).is_err());
-        assert!(users.place(&who("bob")).is_ok());
-        grant(&users, 1, 2, now);
-        assert!(users.place(&who("alice")).is_ok());
-    }
-
-    #[test]
-    fn only_what_changed_is_claimed_and_what_is_over_is_forgotten() {
-        let users = Users::new(Some(4));
-        let now = Instant::now();
-        let held = places(&users, 2);
-        assert_eq!(users.claims(now), [("alice".into(), 2)]);
-        // No answer came: it is claimed again, also when it is over meanwhile.
-        drop(held);
-        let claims = users.claims(now);
-        assert_eq!(claims, [("alice".into(), 0)]);
-        users.granted(&claims, &[Grant { granted: 0, elsewhere: 1 }], now);
-        assert_eq!(users.claims(now), []);
-        assert!(users.state().users.is_empty());
-        let _held = places(&users, 1);
-        grant(&users, 1, 1, now);
-        assert_eq!(users.claims(now), []);
-        users.claim_all();
-        assert_eq!(users.claims(now), [("alice".into(), 1)]);
-        // Nobody hears of who came and went.
-        drop(users.place(&who("bob")).unwrap());
-        assert_eq!(users.claims(now).len(), 1);
-    }
-}
+mod tests;

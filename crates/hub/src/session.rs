@@ -1,5 +1,6 @@
 //! What the lane asks of a session, and what it gives it in return.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -45,8 +46,8 @@ pub trait Session {
     fn passed_over(&self, message: &Encoded);
     /// The sweep passes by.
     fn beat(&self, beat: Beat);
-    /// Something that it holds may have been taken back; then it ends.
-    fn reconsider(&self) {}
+    /// Something that it holds may have been taken back, or be asked for: it looks.
+    fn reconsider(self: Rc<Self>) {}
     /// The node stops: come back in so many milliseconds. The session is ended then by
     /// [`Session::end`].
     fn shutdown(&self, reconnect: Duration);
@@ -57,6 +58,14 @@ pub trait Session {
 /// A session's place in its lane.
 #[derive(Debug)]
 pub struct SessionSlot(pub(crate) usize);
+
+impl SessionSlot {
+    /// Its number, for [`crate::Lane::reconsider`]. Once the session has left, it may be another's.
+    #[must_use]
+    pub const fn number(&self) -> usize {
+        self.0
+    }
+}
 
 /// A session's subscription to a channel.
 #[derive(Debug)]

@@ -148,6 +148,7 @@ impl Redis {
             evicted: self.evicted,
             now: self.clock,
             entries,
+            is_cut: false,
         }
     }
 }

@@ -43,6 +43,41 @@ impl Authority {
         self.path("ca.pem")
     }
 
+    /// Its own certificate with its key, as a server should not show it.
+    #[must_use]
+    pub fn itself(&self) -> Certificate {
+        Certificate { certificate: self.certificate(), key: self.path("ca.key") }
+    }
+
+    /// Issues one of X.509 version 1, which has no names but the common one.
+    ///
+    /// # Panics
+    /// When there is no `openssl`.
+    #[must_use]
+    pub fn issue_of_version_1(&self, name: &str) -> Certificate {
+        let (certificate, key) =
+            (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")));
+        let (ca, ca_key, request) = (self.certificate(), self.path("ca.key"), self.path("request"));
+        let subject = format!("/CN={name}");
+        openssl(
+            &["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+                .map(Path::new)
+                .into_iter()
+                .chain(["-nodes", "-subj", &subject].map(Path::new))
+                .chain(["-keyout".as_ref(), &*key, "-out".as_ref(), &*request])
+                .collect::<Vec<_>>(),
+        );
+        openssl(
+            &["x509", "-req", "-days", "1", "-set_serial", "1", "-in"]
+                .map(Path::new)
+                .into_iter()
+                .chain([&*request, "-CA".as_ref(), &*ca, "-CAkey".as_ref(), &*ca_key])
+                .chain(["-out".as_ref(), &*certificate])
+                .collect::<Vec<_>>(),
+        );
+        Certificate { certificate, key }
+    }
+
     /// Issues a certificate for this machine; `name` tells several apart, and is its common name.
     ///
     /// # Panics

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tidewire_testkit::http::{self, Answer};
 use tidewire_testkit::sse::EventStream;
 use tidewire_testkit::websocket::{WebSocket, tungstenite};
-use tidewire_testkit::{Gateway, RedisServer, soon};
+use tidewire_testkit::{Gateway, Proxy, RedisServer, soon};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -68,18 +68,19 @@ async fn post(gateway: &Gateway, credential: &str, channel: &str) -> Answer {
 async fn a_user_has_so_many_streams_and_no_more() {
     let gateway = gateway("[limits]\nconnections_per_user = 2\n").await;
     let alice = token("alice");
-    let first = connect(&gateway, &alice).await.unwrap();
+    let first = Held::hold(connect(&gateway, &alice).await.unwrap());
     let path = format!("/v1/sse?channel=a&token={alice}");
     let mut stream = EventStream::open(gateway.addr(), &path, &[]).await;
     stream.expect("tidewire:welcome").await;
     assert_eq!(connect(&gateway, &alice).await.err(), Some(429));
-    // An EventSource comes back; who logs in late is closed.
+    // An EventSource comes back; who logs in late is closed, not for good: an event stream cannot say
+    // whether its client is there.
     let mut third = EventStream::open(gateway.addr(), &path, &[]).await;
     assert!(third.next_block().await.unwrap().retry.is_some());
     let mut late = WebSocket::connect(gateway.addr(), "/v1/ws").await;
     let answer = late.ask(&json!({"type": "auth", "id": 1, "token": alice})).await;
     assert_eq!(answer["code"], "too_many");
-    assert_eq!(late.closed().await, 4102);
+    assert_eq!(late.closed().await, 4004);
     assert_eq!(limited(&gateway, "connections_per_user").await, 3.0);
     // Others have their own, backends none, and a refresh takes none.
     let mut bob = connect(&gateway, &token("bob")).await.unwrap();
@@ -92,7 +93,7 @@ async fn a_user_has_so_many_streams_and_no_more() {
     for _ in 0..3 {
         backends.push(connect(&gateway, "the-key-of-the-shop").await.unwrap());
     }
-    first.close().await;
+    drop(first);
     soon("the place is free again", async {
         while connect(&gateway, &alice).await.is_err() {
             tokio::task::yield_now().await;
@@ -126,8 +127,8 @@ async fn a_user_has_so_many_streams_on_all_nodes_together() {
     let alice = token("alice");
     let (mut on_a, mut on_b) = (Vec::new(), Vec::new());
     for _ in 0..2 {
-        on_a.push(connect(&nodes[0], &alice).await.unwrap());
-        on_b.push(connect(&nodes[1], &alice).await.unwrap());
+        on_a.push(Held::hold(connect(&nodes[0], &alice).await.unwrap()));
+        on_b.push(Held::hold(connect(&nodes[1], &alice).await.unwrap()));
     }
     // Both are known before the next one comes, which is the newest.
     let granted = async |user: &str| {
@@ -172,9 +173,125 @@ async fn a_user_has_so_many_streams_on_all_nodes_together() {
     moved.push(let_in(&nodes[2], &alice).await);
     assert_eq!(connect(&nodes[2], &alice).await.err(), Some(429), "the node's own limit");
     let ping = json!({"type": "ping", "id": "p"});
-    for ws in on_b.iter_mut().chain(&mut moved).chain([&mut bob]) {
+    for ws in moved.iter_mut().chain([&mut bob]) {
         assert_eq!(ws.ask(&ping).await["type"], "pong");
     }
+    assert!(on_b.iter().all(Held::is_open));
+}
+
+/// A WebSocket of a client that does no more than be there: it answers pings.
+struct Held(tokio::task::JoinHandle<u16>);
+
+impl Held {
+    fn hold(mut ws: WebSocket) -> Self {
+        Self(tokio::spawn(async move { ws.closed().await }))
+    }
+
+    fn is_open(&self) -> bool {
+        !self.0.is_finished()
+    }
+
+    /// The code of its end.
+    async fn code(&mut self) -> u16 {
+        soon("the end of a session", &mut self.0).await.unwrap()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A node that its client can be cut off from without a word: a lid that closes, a network that changes.
+async fn behind_a_proxy(gateway: &Gateway) -> Proxy {
+    Proxy::start(gateway.addr()).await
+}
+
+async fn connect_through(proxy: &Proxy, token: &str) -> Held {
+    let mut ws = WebSocket::connect(proxy.addr(), &format!("/v1/ws?token={token}")).await;
+    ws.expect("welcome").await;
+    Held::hold(ws)
+}
+
+const SILENT: &str =
+    "tidewire_connections_closed_total{transport=\"websocket\",reason=\"timeout\"}";
+
+/// At its limit, a laptop was closed; its tabs came back on another node, were taken for too many after six
+/// seconds, and stayed away for ever, while nobody was there any more on the first one.
+#[tokio::test]
+async fn who_comes_back_elsewhere_takes_the_places_of_the_dead() {
+    let redis = RedisServer::start().await;
+    let config = with_logins("[limits]\nconnections_per_user = 3\n");
+    let start = async || Gateway::builder().config(&config).redis(redis.url()).start().await;
+    let (a, b) = (start().await, start().await);
+    let proxy = behind_a_proxy(&a).await;
+    let alice = token("alice");
+    let held = async || {
+        let value = redis.command(&["GET", "tidewire:{node}:user:alice"]).await;
+        if let tidewire_testkit::Reply::Nil = value { String::new() } else { value.text() }
+    };
+    // Two will be dead, and one on the same node lives.
+    let dead = [connect_through(&proxy, &alice).await, connect_through(&proxy, &alice).await];
+    let living = Held::hold(connect(&a, &alice).await.unwrap());
+    soon("three there", async {
+        while !held().await.contains("=3") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    proxy.stall_all();
+    let mut back = Vec::new();
+    for _ in 0..2 {
+        back.push(Held::hold(connect(&b, &alice).await.unwrap()));
+    }
+    soon("two here, and one there", async {
+        while !(held().await.contains("=2") && held().await.contains("=1")) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(a.metric(SILENT).await, Some(2.0));
+    assert!(living.is_open() && back.iter().all(Held::is_open));
+    // Who is really one too many is told so for good, and nobody else is touched.
+    let mut one_more = Held::hold(connect(&b, &alice).await.unwrap());
+    assert_eq!(one_more.code().await, 4102);
+    assert_eq!(connect(&b, &alice).await.err(), Some(429));
+    assert!(living.is_open() && back.iter().all(Held::is_open));
+    assert_eq!(limited(&a, "connections_per_user").await, 0.0);
+    drop(dead);
+}
+
+/// On the same node the newcomer waits until those who are counted have answered, or have not.
+#[tokio::test]
+async fn who_comes_back_to_the_same_node_takes_the_places_of_the_dead() {
+    let gateway = gateway("[limits]\nconnections_per_user = 2\n").await;
+    let proxy = behind_a_proxy(&gateway).await;
+    let alice = token("alice");
+    let dead = [connect_through(&proxy, &alice).await, connect_through(&proxy, &alice).await];
+    proxy.stall_all();
+    let mut back = vec![Held::hold(connect(&gateway, &alice).await.unwrap())];
+    // Also who logs in with its first frame.
+    let mut late = WebSocket::connect(gateway.addr(), "/v1/ws").await;
+    let auth = json!({"type": "auth", "id": 1, "token": alice});
+    assert_eq!(late.ask(&auth).await["type"], "ack");
+    back.push(Held::hold(late));
+    assert_eq!(gateway.metric(SILENT).await, Some(2.0));
+    // All are there: that is known at once, and for good, once they have been asked.
+    soon("a final refusal", async {
+        loop {
+            let mut late = WebSocket::connect(gateway.addr(), "/v1/ws").await;
+            assert_eq!(late.ask(&auth).await["code"], "too_many");
+            match late.closed().await {
+                4102 => break,
+                code => assert_eq!(code, 4004),
+            }
+        }
+    })
+    .await;
+    assert_eq!(connect(&gateway, &alice).await.err(), Some(429));
+    assert!(back.iter().all(Held::is_open));
+    drop(dead);
 }
 
 #[tokio::test]

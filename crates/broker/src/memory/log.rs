@@ -111,12 +111,14 @@ impl Logs {
                 && query.before.is_none_or(|before| id < Some(before))
         };
         let all = kept.into_iter().flatten().filter(within);
+        let mut room = Room { bytes: query.bytes, is_cut: false };
         let entries = if query.newest {
-            let mut last: Vec<_> = all.rev().take(query.limit).cloned().collect();
+            let mut last: Vec<_> =
+                all.rev().take(query.limit).take_while(|entry| room.has(entry)).cloned().collect();
             last.reverse();
             last
         } else {
-            all.take(query.limit).cloned().collect()
+            all.take(query.limit).take_while(|entry| room.has(entry)).cloned().collect()
         };
         Reading {
             incarnation: self.incarnation,
@@ -124,6 +126,7 @@ impl Logs {
             evicted: self.evicted,
             now: Timestamp::now().as_millis(),
             entries,
+            is_cut: room.is_cut,
         }
     }
 
@@ -154,6 +157,25 @@ impl Logs {
         if let Some((_, key)) = self.forgetting.pop_front() {
             self.remembered.remove(&key);
         }
+    }
+}
+
+/// What is left of the bytes of a reading.
+struct Room {
+    bytes: Option<usize>,
+    is_cut: bool,
+}
+
+impl Room {
+    /// Whether one more entry is taken: also the first that does not fit.
+    fn has(&mut self, entry: &Message) -> bool {
+        let Some(left) = self.bytes else { return true };
+        if self.is_cut {
+            return false;
+        }
+        let rest = left.checked_sub(entry.payload.len());
+        (self.bytes, self.is_cut) = (Some(rest.unwrap_or(0)), rest.is_none());
+        true
     }
 }
 

@@ -14,6 +14,7 @@ pub(super) async fn run(publisher: &Node, subscriber: &Node) {
     publishers_do_not_share_their_ids(publisher, subscriber).await;
     only_so_many_are_kept(publisher).await;
     ranges_are_exclusive_and_bounded(publisher).await;
+    what_is_read_is_bounded_in_bytes(publisher).await;
     the_last_id_outlives_the_messages(publisher).await;
     subscriber.told.take();
 }
@@ -172,14 +173,61 @@ async fn ranges_are_exclusive_and_bounded(publisher: &Node) {
         (Query::newest(3), &places[7..]),
         (Query { before: Some(places[3]), ..Query::newest(2) }, &places[1..3]),
         (
-            Query { after: Some(places[1]), before: Some(places[4]), limit: 9, newest: false },
+            Query {
+                after: Some(places[1]),
+                before: Some(places[4]),
+                limit: 9,
+                newest: false,
+                bytes: None,
+            },
             &places[2..4],
         ),
-        (Query { after: Some(places[1]), before: Some(places[2]), limit: 9, newest: true }, &[]),
+        (
+            Query {
+                after: Some(places[1]),
+                before: Some(places[2]),
+                limit: 9,
+                newest: true,
+                bytes: None,
+            },
+            &[],
+        ),
     ] {
         let reading = read(publisher, &to, query).await;
         assert_eq!(ids(&reading), expected, "{query:?}");
         assert_eq!(reading.top, Some(places[9]));
+    }
+}
+
+/// A page of a thousand large messages would be held whole by whoever reads it.
+async fn what_is_read_is_bounded_in_bytes(publisher: &Node) {
+    let to = channel("kept:bytes");
+    let mut places = Vec::new();
+    for n in 0..40 {
+        let large = format!("\"{n}{}\"", "x".repeat(1_000));
+        let mut message = message(n);
+        message.payload = Payload::Json(large.into());
+        places.push(place(publish(publisher, &to, message).await));
+    }
+    for (query, expected, is_cut) in [
+        (Query { bytes: Some(2_500), ..Query::newest(50) }, &places[37..], true),
+        (Query { bytes: Some(2_500), ..Query::after(places[0], 50) }, &places[1..4], true),
+        // One at least; and who has room for all of them gets all.
+        (Query { bytes: Some(1), ..Query::newest(50) }, &places[39..], true),
+        (Query { bytes: Some(100_000), ..Query::newest(50) }, &places[..], false),
+        (Query { bytes: Some(100_000), ..Query::newest(2) }, &places[38..], false),
+    ] {
+        let reading = read(publisher, &to, query).await;
+        assert_eq!(ids(&reading), expected, "{query:?}");
+        assert_eq!(reading.is_cut, is_cut, "{query:?}");
+    }
+    // More than a broker reads in one go.
+    for query in [Query::newest(50), Query::after(places[0], 50)] {
+        let reading = read(publisher, &to, Query { bytes: Some(38_500), ..query }).await;
+        let found = ids(&reading);
+        assert!((32..40).contains(&found.len()) && reading.is_cut, "{query:?}: {}", found.len());
+        let from = if query.newest { places.len() - found.len() } else { 1 };
+        assert_eq!(found, places[from..from + found.len()], "{query:?}");
     }
 }
 

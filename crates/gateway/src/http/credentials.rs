@@ -153,7 +153,10 @@ async fn caller(
         None => return Err(AuthError::Missing.into()),
     };
     if is_stream {
-        held.extend(app.user_place(&identity)?.map(Arc::new));
+        let place = app.user_place(&identity).await.map_err(|full| {
+            Problem::from(full.denied()).with_header(RETRY_AFTER, HeaderValue::from_static("5"))
+        })?;
+        held.extend(place.map(Arc::new));
     }
     Ok(Caller { identity, must_log_in, held, address })
 }

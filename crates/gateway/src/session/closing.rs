@@ -1,6 +1,7 @@
 //! How a session ends, and how its socket is let go.
 
 use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ impl End {
     pub(crate) const TIMED_OUT: Self = Self::close(Reason::TimedOut, 4001, "timeout");
     pub(crate) const EXPIRED: Self = Self::close(Reason::Expired, 4002, "expired");
     pub(crate) const UNAVAILABLE: Self = Self::close(Reason::Unavailable, 4003, "unavailable");
+    pub(crate) const CROWDED: Self = Self::close(Reason::TooMany, 4004, "too many for now");
     pub(crate) const UNAUTHORIZED: Self = Self::close(Reason::Unauthorized, 4100, "unauthorized");
     pub(crate) const FORBIDDEN: Self = Self::close(Reason::Forbidden, 4101, "forbidden");
     pub(crate) const TOO_MANY: Self = Self::close(Reason::TooMany, 4102, "too many");
@@ -61,6 +63,14 @@ impl End {
 
     const fn gone(reason: Reason) -> Self {
         Self { reason, text: None, code: 0, answered: true }
+    }
+
+    /// The connection broke, as a read says: `otherwise`, unless the kernel found out that nobody is there.
+    pub(crate) fn of_read(error: &io::Error, otherwise: Self) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut => Self::UNREACHABLE,
+            _ => otherwise,
+        }
     }
 
     /// The client sent a close frame, which is answered with its code (RFC 6455, section 5.5.1).

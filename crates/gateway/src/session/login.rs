@@ -4,15 +4,18 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use tidewire_auth::{AuthError, Denied, Identity};
-use tidewire_hub::{Session as _, Start, Transport};
+use tidewire_hub::{Start, Transport};
 use tidewire_protocol::{Acked, BodyError, Channel, Code, FrameId, Hook, Reply, Secret};
 
 use super::deadline::{self, Deadline};
-use super::{End, Session, State};
+use super::first::First;
+use super::{End, Session};
 use crate::auth::{Caller, Held, expires};
 use crate::http::counts_as_failed;
+use crate::users::{Full, Told, UserPlace};
 
 /// How long before its end the client is told, in seconds; at half of the time that is left where
 /// that is later.
@@ -34,12 +37,6 @@ impl More {
     fn is_some(&self) -> bool {
         self.address.is_some() || !self.held.is_empty()
     }
-}
-
-/// What a session that logs in begins with.
-struct First {
-    channels: Vec<(Channel, Start)>,
-    denied: Vec<(Channel, Code)>,
 }
 
 /// The login of one session.
@@ -98,10 +95,22 @@ impl Login {
         self.more.borrow_mut().get_or_insert_default().held.push(Arc::new(held));
     }
 
-    /// Whether its user has more streams than it may, so that this one must end.
-    pub(super) fn is_over(&self) -> bool {
+    /// Does something with its place among its user's streams, if those are counted.
+    pub(super) fn at_place<R>(&self, act: impl FnOnce(&UserPlace) -> R) -> Option<R> {
         let more = self.more.borrow();
-        more.iter().flat_map(|more| &more.held).any(|held| held.is_over())
+        more.iter().flat_map(|more| &more.held).find_map(|held| held.of_user()).map(act)
+    }
+
+    /// Leaves that place to others: the stream is over, though its socket may not be.
+    pub(super) fn leave_place(&self) {
+        if let Some(more) = &mut *self.more.borrow_mut() {
+            more.held.retain(|held| held.of_user().is_none());
+        }
+    }
+
+    /// What it finds there.
+    pub(super) fn told(&self) -> Told {
+        self.at_place(UserPlace::told).unwrap_or(Told::Nothing)
     }
 
     /// Whether its first frame must still say.
@@ -247,14 +256,6 @@ impl Session {
         }
     }
 
-    async fn ask_about_first(&self, identity: &Identity, first: First) -> First {
-        let First { channels, mut denied } = first;
-        let asking = self.app.ask_subscribe(identity, Some(self.id), channels);
-        let (channels, refused) = asking.await;
-        denied.extend(refused.into_iter().map(|(channel, error)| (channel, error.code)));
-        First { channels, denied }
-    }
-
     fn log_in(
         self: &Rc<Self>,
         id: Option<&FrameId>,
@@ -262,21 +263,64 @@ impl Session {
         first: Option<First>,
     ) {
         // A refresh is the same user's; who was nobody takes a place of that user now.
-        if self.login.identity().is_anonymous() {
-            match self.app.user_place(&identity) {
-                Ok(held) => held.into_iter().for_each(|held| self.login.hold(held)),
-                Err(denied) => {
-                    self.app.metrics.error(denied.code);
-                    let Denied { code, message } = &denied;
-                    let (code, retry) = (*code, Some(5_000));
-                    self.reply_around(&Reply::Error { id, code, message, retry });
-                    if self.login.is_pending() {
-                        self.finish(End::TOO_MANY);
-                    }
-                    return;
+        if !self.login.identity().is_anonymous() {
+            return self.is_logged_in(id, identity, first);
+        }
+        let (app, session, id) = (self.app.clone(), self.clone(), id.cloned());
+        let mut place = Box::pin(async move { (app.user_place(&identity).await, identity) });
+        // At once, unless somebody has to be asked.
+        let mut cx = Context::from_waker(Waker::noop());
+        if let Poll::Ready((place, identity)) = place.as_mut().poll(&mut cx) {
+            return self.takes(id.as_ref(), place, identity, first);
+        }
+        self.login.busy.set(true);
+        // Ends within the patience with who is asked.
+        tokio::task::spawn_local(async move {
+            let (place, identity) = place.await;
+            session.login.busy.set(false);
+            if session.ended().is_none() {
+                session.takes(id.as_ref(), place, identity, first);
+            }
+            session.outbox.wake();
+        });
+    }
+
+    /// Logs in on this place among its user's streams, or is refused for want of one.
+    fn takes(
+        self: &Rc<Self>,
+        id: Option<&FrameId>,
+        place: Result<Option<Held>, Full>,
+        identity: Arc<Identity>,
+        first: Option<First>,
+    ) {
+        match place {
+            Ok(held) => {
+                held.into_iter().for_each(|held| self.login.hold(held));
+                self.sit_down();
+                self.is_logged_in(id, identity, first);
+            }
+            Err(full) => {
+                let Denied { code, message } = full.denied();
+                self.app.metrics.error(code);
+                self.reply_around(&Reply::Error {
+                    id,
+                    code,
+                    message: &message,
+                    retry: Some(5_000),
+                });
+                if self.login.is_pending() {
+                    self.finish(if full.is_final { End::TOO_MANY } else { End::CROWDED });
                 }
             }
         }
+    }
+
+    fn is_logged_in(
+        self: &Rc<Self>,
+        id: Option<&FrameId>,
+        identity: Arc<Identity>,
+        first: Option<First>,
+    ) {
         let acked = Acked { expires: expires(&identity), ..Acked::default() };
         *self.login.identity.borrow_mut() = identity;
         self.login.told.set(false);
@@ -290,88 +334,6 @@ impl Session {
             }
         }
         self.watch_login();
-    }
-
-    /// The channels of the address and the user's own, as far as the rules allow them.
-    fn first_channels(&self, identity: &Identity, mut channels: Vec<(Channel, Start)>) -> First {
-        let named: Vec<_> = channels.iter().map(|(channel, _)| channel).collect();
-        let room = self.app.settings.subscriptions_per_session.saturating_sub(named.len());
-        let own = self.app.auth.own_channels(identity, &named);
-        channels.extend(own.into_iter().take(room).map(|channel| (channel, Start::Present)));
-        let mut first = First { channels: Vec::new(), denied: Vec::new() };
-        for (channel, start) in channels {
-            match self.app.may_start(identity, &channel, start) {
-                Ok(start) => first.channels.push((channel, start)),
-                Err(denied) => first.denied.push((channel, denied.code)),
-            }
-        }
-        first
-    }
-
-    /// The user's own channels, as far as there is room for them, that the session does not have.
-    fn own_channels(&self, identity: &Identity) -> First {
-        let held = self.held.borrow();
-        let named: Vec<_> = held.iter().map(|held| &held.subscription.channel).collect();
-        let most = self.app.settings.subscriptions_per_session;
-        let room = most.saturating_sub(held.len() + self.asked.subscribing());
-        let own = self.app.auth.own_channels(identity, &named).into_iter();
-        let own = own.filter(|channel| !self.asked.is_subscribing(channel)).take(room);
-        let mut first = First { channels: Vec::new(), denied: Vec::new() };
-        for channel in own {
-            match self.app.may_start(identity, &channel, Start::Present) {
-                Ok(start) => first.channels.push((channel, start)),
-                Err(denied) => first.denied.push((channel, denied.code)),
-            }
-        }
-        first
-    }
-
-    /// The login of a session that had its welcome: the user's own channels are subscribed besides.
-    fn follow(self: &Rc<Self>, first: First) {
-        for (channel, start) in first.channels {
-            self.subscribe(&channel, start, State::Own);
-        }
-        for (channel, code) in first.denied {
-            self.app.metrics.error(code);
-            self.reply(&Reply::Unsubscribed { channel: &channel, code });
-        }
-    }
-
-    /// The first login: the channels are subscribed, and the welcome follows.
-    fn begin(self: &Rc<Self>, first: First) {
-        for (channel, start) in first.channels {
-            self.undecided.set(self.undecided.get() + 1);
-            self.subscribe(&channel, start, State::Undecided);
-        }
-        for (channel, code) in first.denied {
-            self.app.metrics.error(code);
-            self.denied.borrow_mut().push((channel, code));
-        }
-        // The login itself was one thing to be decided.
-        self.decided();
-    }
-
-    /// After a refresh that grants less.
-    fn drop_what_is_not_granted(&self) {
-        let identity = self.login.identity();
-        let denied: Vec<_> = self
-            .held
-            .borrow()
-            .iter()
-            .filter_map(|held| {
-                let channel = &held.subscription.channel;
-                let denied = self.app.auth.policy.may_subscribe(&identity, channel).err()?;
-                Some((channel.clone(), denied.code))
-            })
-            .collect();
-        for (channel, code) in denied {
-            let held = self.held.borrow();
-            if let Some(held) = held.iter().find(|held| held.subscription.channel == channel) {
-                self.lane.unsubscribe(&held.subscription);
-            }
-            drop(held);
-            self.refused(&channel, code);
-        }
     }
 
     /// A frame that came where only `auth` may: it is refused, and the session ends.

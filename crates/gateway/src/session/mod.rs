@@ -8,9 +8,11 @@ mod asked;
 mod closing;
 mod deadline;
 mod errors;
+mod first;
 mod login;
 mod pace;
 mod poll;
+mod present;
 mod request;
 mod sse;
 mod told;
@@ -35,6 +37,7 @@ use tidewire_protocol::{
 use crate::app::App;
 use crate::metrics::Reason;
 use crate::takeover::Takeover;
+use crate::users::Address;
 use asked::Asked;
 pub(crate) use closing::End;
 use errors::Errors;
@@ -58,8 +61,8 @@ pub(crate) struct Session {
     denied: RefCell<ThinVec<(Channel, Code)>>,
     end: Cell<Option<End>>,
     in_flight: Cell<u16>,
-    /// A ping was sent, and nothing has come since.
-    unanswered: Cell<bool>,
+    /// Pings that were sent, and nothing has come since (see `present`).
+    unanswered: Cell<u8>,
     /// Read, but not acted on: too many publishes were waiting.
     unfed: RefCell<ThinVec<u8>>,
     /// When an unfinished message began, in the node's seconds.
@@ -130,7 +133,7 @@ impl Session {
             denied: RefCell::new(denied.into()),
             end: Cell::new(None),
             in_flight: Cell::new(0),
-            unanswered: Cell::new(false),
+            unanswered: Cell::new(0),
             unfed: RefCell::default(),
             partial_since: Cell::new(None),
             progress: Cell::new(Progress { waiting: 0, written: 0 }),
@@ -143,6 +146,7 @@ impl Session {
             asked: Asked::default(),
         });
         session.slot.set(Some(lane.attach(session.clone())));
+        session.sit_down();
         app.metrics.opened(form.transport());
         tracing::debug!(session = %session.id, transport = form.transport().as_str(), "opened");
         for (channel, start) in &channels {
@@ -152,14 +156,22 @@ impl Session {
             session.welcome();
         }
         session.watch_login();
-        // Taken back before it was here to be told.
-        tidewire_hub::Session::reconsider(&*session);
+        // Taken back, or asked, before it was here to be told.
+        tidewire_hub::Session::reconsider(session.clone());
         if app.is_draining() {
             // It came while the node's sessions were told: too late to be told with them.
             tidewire_hub::Session::shutdown(&*session, Duration::ZERO);
             session.finish(End::SHUTDOWN);
         }
         session
+    }
+
+    /// Says where it is to who keeps the books of its user's streams.
+    fn sit_down(&self) {
+        let Some(slot) = self.slot.take() else { return };
+        let at = Address { lane: self.lane.number() as u32, slot: slot.number() as u32 };
+        self.slot.set(Some(slot));
+        self.login.at_place(|place| place.settle(at));
     }
 
     fn subscribe(self: &Rc<Self>, channel: &Channel, start: Start, state: State) {
@@ -231,6 +243,7 @@ impl Session {
     /// Gives back everything that the lane and the hub hold of it. Called once, at its end.
     fn leave(&self, reason: Reason) {
         self.login.forget();
+        self.login.leave_place();
         for held in self.held.take() {
             self.lane.unsubscribe(&held.subscription);
         }

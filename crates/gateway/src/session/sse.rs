@@ -63,7 +63,7 @@ impl Session {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(End::LEFT),
+                Err(error) => return Poll::Ready(End::of_read(&error, End::LEFT)),
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What the lane tells a session, and how its client hears of it.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -8,6 +9,7 @@ use tidewire_protocol::{Acked, Channel, Code, Cursor, Reply, SessionId, sse as e
 
 use super::{Confirmed, End, Session, State};
 use crate::metrics::Reason;
+use crate::users::Told;
 
 impl tidewire_hub::Session for Session {
     fn id(&self) -> SessionId {
@@ -132,9 +134,12 @@ impl tidewire_hub::Session for Session {
         }
     }
 
-    fn reconsider(&self) {
-        if self.login.is_over() {
-            self.finish(End::TOO_MANY);
+    fn reconsider(self: Rc<Self>) {
+        match self.login.told() {
+            Told::Nothing => {}
+            Told::Asked => self.find_client(),
+            Told::Over { is_final: true } => self.finish(End::TOO_MANY),
+            Told::Over { is_final: false } => self.finish(End::CROWDED),
         }
     }
 

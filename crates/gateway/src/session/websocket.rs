@@ -10,6 +10,7 @@ use tidewire_hub::{Beat, Form};
 use tidewire_protocol::{ClientFrame, Subprotocol};
 use tidewire_websocket::{self as codec, Decoder, Event, Input};
 
+use super::present::HEARTBEAT;
 use super::{End, Seat, Session};
 use crate::app::Place;
 
@@ -94,7 +95,7 @@ impl Session {
             Ok(0) => self.finish(End::LOST),
             Ok(n) => self.feed(decoder, &mut scratch[..n]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => self.finish(End::LOST),
+            Err(error) => self.finish(End::of_read(&error, End::LOST)),
         }
     }
 
@@ -104,7 +105,7 @@ impl Session {
         if bytes.is_empty() {
             return;
         }
-        self.unanswered.set(false);
+        self.heard();
         self.outbox.cork();
         let mut input = Input::new(bytes);
         let mut handled = 0;
@@ -197,7 +198,7 @@ impl Session {
     pub(super) fn beat_websocket(&self, beat: Beat) {
         match beat {
             Beat::Send => {
-                self.unanswered.set(true);
+                self.unanswered.set(self.unanswered.get() | HEARTBEAT);
                 self.outbox.send_around(&ping(), 0);
             }
             Beat::Check => {
@@ -205,7 +206,7 @@ impl Session {
                 let limit = self.app.settings.websocket_heartbeat.as_secs() as u32;
                 let now = self.app.seconds();
                 let stuck = self.partial_since.get().is_some_and(|since| now - since > limit);
-                if self.unanswered.get() || stuck {
+                if self.unanswered.get() & HEARTBEAT != 0 || stuck {
                     self.finish(End::TIMED_OUT);
                 }
             }

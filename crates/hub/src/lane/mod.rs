@@ -232,10 +232,18 @@ impl Lane {
         }
     }
 
-    /// Has each session look whether it may go on.
-    pub fn reconsider(&self) {
-        // It only notes its end: nobody leaves meanwhile.
-        self.sessions.borrow().iter().for_each(|(_, session)| session.reconsider());
+    /// Has the session in that slot look whether it may go on, if there is one.
+    pub fn reconsider(&self, slot: usize) {
+        let session = self.sessions.borrow().get(slot).cloned();
+        if let Some(session) = session {
+            session.reconsider();
+        }
+    }
+
+    /// Its number among the node's lanes, which stand in [`crate::Lanes::handles`] in this order.
+    #[must_use]
+    pub const fn number(&self) -> usize {
+        self.id
     }
 
     /// Tells each session when to come back, evenly spread over `time`, and ends it then.

@@ -166,6 +166,12 @@ const METRICS: &[(&str, Kind, Unit, &str)] = &[
         "1 while a hook is left alone because it did not answer, else 0 (hook)",
     ),
     ("tidewire_errors_total", Counter, Unit::Count, "Errors answered to clients (code)"),
+    (
+        "tidewire_history_failures_total",
+        Counter,
+        Unit::Count,
+        "Pages of history that the broker did not give",
+    ),
 ];
 
 /// Tells the present recorder all of them.
