@@ -140,10 +140,11 @@ impl Lane {
         self.scratch.borrow_mut()
     }
 
-    /// Reads and forgets what a client sends, until it closes its side.
+    /// Reads and forgets what a client sends, until it closes its side. Nothing of it is decrypted.
     pub async fn read_away(&self, socket: &Socket) {
-        while poll_fn(|cx| socket.poll_read_ready(cx)).await.is_ok() {
-            match socket.try_read(&mut self.scratch()) {
+        let tcp = socket.tcp();
+        while poll_fn(|cx| tcp.poll_read_ready(cx)).await.is_ok() {
+            match tcp.try_read(&mut self.scratch()) {
                 Ok(0) => return,
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
