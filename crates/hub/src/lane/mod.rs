@@ -23,6 +23,7 @@ use crate::hub::Hub;
 use crate::inbox::{ChannelKey, Inbox, Op, Ticket};
 use crate::lanes::SessionCount;
 use crate::members::{LaneChannel, Late, Member, Members};
+use crate::pressure::AllUnread;
 use crate::session::{Session, SessionSlot, Subscription};
 use crate::socket::Socket;
 use crate::stored::Start;
@@ -51,6 +52,7 @@ pub struct Lane {
     settings: LaneSettings,
     count: Arc<SessionCount>,
     pub(crate) sessions: RefCell<Registry>,
+    pub(crate) unread: RefCell<AllUnread>,
     channels: RefCell<HashMap<ChannelKey, LaneChannel>>,
     /// Subscriptions that have not begun yet.
     pending: RefCell<HashMap<Ticket, Pending>>,
@@ -105,6 +107,7 @@ impl Lane {
             settings,
             count,
             sessions: RefCell::default(),
+            unread: RefCell::default(),
             channels: RefCell::default(),
             pending: RefCell::default(),
             late: RefCell::default(),

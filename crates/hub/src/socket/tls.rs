@@ -3,7 +3,8 @@
 //!
 //! What is encrypted is handed to the kernel at once; what that has no room for is kept, at most
 //! [`KEPT_BYTES`] and a little, and nothing more is encrypted before it is gone: so what waits for a
-//! slow client waits in its outbox, where it is counted and bounded.
+//! slow client waits in its outbox, where it is counted and bounded. Those are counted, too
+//! ([`crate::Lane::waiting`]).
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice, Read as _, Write as _};
@@ -157,6 +158,16 @@ impl TlsSocket {
         let mut tls = self.tls.borrow_mut();
         tls.send_close_notify();
         let _ = self.push(&mut tls);
+    }
+
+    /// Bytes that are encrypted and for which the kernel has no room yet.
+    pub(super) fn kept(&self) -> usize {
+        let mut tls = self.tls.borrow_mut();
+        // Asked for nothing new, it tells how things are.
+        if tls.wants_write() {
+            return tls.process_new_packets().map_or(0, |state| state.tls_bytes_to_write());
+        }
+        0
     }
 
     /// Reads once from the kernel and decrypts; 0 is the end.
