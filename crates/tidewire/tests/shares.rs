@@ -245,6 +245,27 @@ async fn who_guesses_is_not_listened_to_for_a_while() {
     assert!(limited(&gateway, "failed_logins_per_minute").await >= 4.0);
 }
 
+async fn failed(gateway: &Gateway, address: &str) -> Option<f64> {
+    gateway.metric(&format!("tidewire_failed_logins_total{{address=\"{address}\"}}")).await
+}
+
+/// Where a proxy does not say who its clients are, one who guesses must not lock out all of them.
+#[tokio::test]
+async fn guesses_of_who_is_hidden_by_a_proxy_are_counted_and_lock_nobody_out() {
+    let limits = "[limits]\nfailed_logins_per_minute = 2\n";
+    let gateway = gateway(&format!("{limits}trusted_proxies = [\"127.0.0.0/8\"]\n")).await;
+    for _ in 0..6 {
+        assert_eq!(post(&gateway, "no-such-key-of-anybody", "a").await.status(), 401);
+    }
+    let mut ws = WebSocket::connect(gateway.addr(), "/v1/ws").await;
+    let auth = json!({"type": "auth", "id": 1, "token": "no-such-key-of-anybody"});
+    assert_eq!(ws.ask(&auth).await["code"], "unauthorized");
+    assert_eq!(post(&gateway, &token("alice"), "a").await.status(), 200);
+    let counts = (failed(&gateway, "uncounted").await, failed(&gateway, "counted").await);
+    assert_eq!(counts, (Some(7.0), Some(0.0)));
+    assert_eq!(limited(&gateway, "failed_logins_per_minute").await, 0.0);
+}
+
 #[tokio::test]
 async fn first_frames_that_fail_count_as_failed_logins() {
     let gateway = gateway("[limits]\nfailed_logins_per_minute = 2\n").await;
@@ -255,6 +276,7 @@ async fn first_frames_that_fail_count_as_failed_logins() {
         assert_eq!(ws.closed().await, 4100);
     }
     assert_eq!(post(&gateway, &token("alice"), "a").await.status(), 429);
+    assert_eq!(failed(&gateway, "counted").await, Some(4.0));
 }
 
 #[tokio::test]

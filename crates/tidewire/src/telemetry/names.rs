@@ -148,6 +148,12 @@ const METRICS: &[(&str, Kind, Unit, &str)] = &[
         "Times that a client ran into a limit (limit)",
     ),
     (
+        "tidewire_failed_logins_total",
+        Counter,
+        Unit::Count,
+        "Credentials that were refused and may have been guesses; whether they count against an address (address)",
+    ),
+    (
         "tidewire_jwks_fetches_total",
         Counter,
         Unit::Count,
