@@ -74,10 +74,13 @@ impl App {
         Err(too_fast("too many logins of this address have failed; wait a minute"))
     }
 
-    /// Notes a login that came to nothing.
+    /// Notes a login that came to nothing. Clients whose proxy hides them are not limited: one who guesses
+    /// would lock out all of them. They are in the metric.
     pub(crate) fn login_failed(&self, address: Option<IpAddr>) {
         let failed = &self.allowance.failed_logins;
-        if let Some(key) = address.and_then(|address| failed.key(&self.addresses, address)) {
+        let key = address.and_then(|address| failed.key(&self.addresses, address));
+        self.metrics.failed_login(key.is_some());
+        if let Some(key) = key {
             // Whoever has none left is told at the next attempt.
             let _ = failed.rates.take(key, Instant::now());
         }

@@ -169,11 +169,11 @@ impl Gateway {
         let _ = tokio::time::timeout(time + DRAIN_GRACE, done).await;
     }
 
-    /// Reads the certificate again, if there is TLS. One that cannot be used is logged, and the old one
-    /// stays. Reads files.
+    /// Has the certificate read again, if there is TLS; it does not wait for that. One that cannot be used
+    /// is logged, and the old one stays.
     pub fn reload_certificate(&self) {
         if let Some(certificates) = &self.app.settings.tls {
-            certificates.reload();
+            certificates.reload_soon();
         }
     }
 

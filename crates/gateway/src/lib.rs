@@ -11,6 +11,7 @@ mod app;
 mod asking;
 mod auth;
 mod connection;
+pub mod files;
 mod gateway;
 mod history;
 mod hooks;

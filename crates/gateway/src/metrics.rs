@@ -195,6 +195,8 @@ pub(crate) struct Metrics {
     refused: [Counter; Refusal::ALL.len()],
     errors: Vec<Counter>,
     limited: [Counter; Limit::ALL.len()],
+    /// Of who is not limited by address, and of who is.
+    failed_logins: [Counter; 2],
     /// By source, then by the namespace's number.
     messages_in: [Vec<Counter>; 2],
     publish: Histogram,
@@ -226,6 +228,8 @@ impl Metrics {
                 .collect(),
             limited: Limit::ALL
                 .map(|limit| counter!("tidewire_limited_total", "limit" => limit.as_str())),
+            failed_logins: ["uncounted", "counted"]
+                .map(|address| counter!("tidewire_failed_logins_total", "address" => address)),
             messages_in,
             publish: histogram!("tidewire_publish_seconds"),
         }
@@ -253,6 +257,11 @@ impl Metrics {
 
     pub(crate) fn limited(&self, limit: Limit) {
         self.limited[limit as usize].increment(1);
+    }
+
+    /// A credential that was refused; whether it counts against its address.
+    pub(crate) fn failed_login(&self, counts: bool) {
+        self.failed_logins[usize::from(counts)].increment(1);
     }
 
     pub(crate) fn published(&self, source: Source, namespace: usize, took: Duration) {

@@ -1,14 +1,15 @@
 //! The certificate of the listener: read at the start, and again when its files change.
 //!
 //! Connections take what is in force when they come ([`Certificates::config`]) and keep it; the binary
-//! loads it and tells it to reload at SIGHUP. A pair that cannot be used replaces nothing.
+//! loads it and tells it to reload at SIGHUP. A pair that cannot be used replaces nothing. After the start files
+//! are read on threads that may wait, never on those that serve.
 
 use std::fmt;
 use std::fs::Metadata;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::Counter;
 use parking_lot::{Mutex, RwLock};
@@ -18,12 +19,18 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use thiserror::Error;
+use tokio::sync::Notify;
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
+use x509_cert::time::Validity;
+
+use crate::files::{self, Holds};
 
 /// How often the files are looked at. They count as changed when two looks in a row find them so,
 /// because certificate and key are not written in one instant.
 const LOOK: Duration = Duration::from_secs(2);
-/// The bits by which others than a file's owner and group may read and write it.
-const OTHERS: u32 = 0o006;
+/// Who runs a server should know so long before its certificate ends.
+const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// The largest file that is read: a chain of certificates has some 10 KiB.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
@@ -32,9 +39,19 @@ pub struct Certificates {
     files: Files,
     /// Lets clients that come back skip most of a handshake, also after a reload.
     tickets: Arc<dyn ProducesTickets>,
-    current: RwLock<Arc<ServerConfig>>,
+    current: RwLock<Current>,
     /// The files as they were when they were last read.
     read: Mutex<Stamps>,
+    /// They are to be read again, whether they have changed or not.
+    asked: Notify,
+}
+
+/// What is in force.
+#[derive(Clone)]
+struct Current {
+    config: Arc<ServerConfig>,
+    /// When the server's own certificate begins and ends to be good.
+    validity: Option<Validity>,
 }
 
 /// Why a certificate cannot be used. No text holds anything of the key.
@@ -76,37 +93,45 @@ impl Certificates {
         let files = Files { certificate: certificate.into(), key: key.into() };
         let (read, tickets) = (files.stamps(), Ticketer::new()?);
         let current = files.read(&tickets)?;
-        Ok(Self { files, tickets, current: RwLock::new(current), read: Mutex::new(read) })
+        let (current, read) = (RwLock::new(current), Mutex::new(read));
+        Ok(Self { files, tickets, current, read, asked: Notify::new() })
     }
 
     /// What an operator should mend, though it can be served.
     #[must_use]
-    pub fn warning(&self) -> Option<String> {
-        let key = &self.files.key;
-        let mode = std::fs::metadata(key).ok()?.permissions().mode() & 0o777;
-        (mode & OTHERS != 0).then(|| {
-            format!(
-                "tls.key_file = {key:?}: every user of this machine may read or write it \
-                 (mode {mode:03o}), and so speak in this server's name; make it 600 or 640"
-            )
-        })
+    pub fn warnings(&self) -> Vec<String> {
+        let (certificate, key) = (&self.files.certificate, &self.files.key);
+        let rights = files::warning(&format!("tls.key_file = {key:?}"), key, Holds::ServerKey);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let name = format!("tls.certificate_file = {certificate:?}");
+        let times = match &self.current.read().validity {
+            None => Some("it cannot be read when it ends".to_owned()),
+            Some(validity) => outside(validity, now),
+        };
+        rights.into_iter().chain(times.map(|times| format!("{name}: {times}"))).collect()
     }
 
     /// What is in force.
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
-        self.current.read().clone()
+        self.current.read().config.clone()
+    }
+
+    /// Has the files read again soon, by [`Certificates::watch`]. It does not wait.
+    pub(crate) fn reload_soon(&self) {
+        self.asked.notify_one();
     }
 
     /// Reads the files again. What is wrong with them is logged and counted, and changes nothing.
-    pub(crate) fn reload(&self) {
+    fn reload(&self) {
         // Looked at first: what changes while it is read is read once more.
         *self.read.lock() = self.files.stamps();
         match self.files.read(&self.tickets) {
-            Ok(config) => {
-                *self.current.write() = config;
+            Ok(current) => {
+                *self.current.write() = current;
+                self.tell_end();
                 reloads("ok").increment(1);
                 tracing::info!(file = ?self.files.certificate, "the certificate was read again");
-                if let Some(warning) = self.warning() {
+                for warning in self.warnings() {
                     tracing::warn!("{warning}");
                 }
             }
@@ -117,26 +142,35 @@ impl Certificates {
         }
     }
 
-    /// Reloads whenever the files have changed, for ever.
+    /// Reloads when it is told to, and whenever the files have changed, for ever.
     pub(crate) async fn watch(self: Arc<Self>) {
         // So that both are there to be seen from the start.
         for outcome in ["ok", "failed"] {
             reloads(outcome).increment(0);
         }
+        self.tell_end();
         let mut before = *self.read.lock();
         loop {
-            tokio::time::sleep(LOOK).await;
+            let asked = tokio::time::timeout(LOOK, self.asked.notified()).await.is_ok();
             let this = self.clone();
             let look = tokio::task::spawn_blocking(move || {
                 let now = this.files.stamps();
                 let changed = now != *this.read.lock();
-                if changed && now == before {
+                if asked || (changed && now == before) {
                     this.reload();
                 }
                 now
             });
             // It fails when the process ends, or has failed: the next look is a new one.
             before = look.await.unwrap_or_default();
+        }
+    }
+
+    /// Tells the metrics when the certificate ends that is served.
+    fn tell_end(&self) {
+        if let Some(validity) = &self.current.read().validity {
+            let end = validity.not_after.to_unix_duration();
+            metrics::gauge!("tidewire_certificate_expiry_timestamp_seconds").set(end.as_secs_f64());
         }
     }
 }
@@ -153,16 +187,15 @@ impl Files {
         [&self.certificate, &self.key].map(|path| std::fs::metadata(path).ok().as_ref().map(stamp))
     }
 
-    fn read(
-        &self,
-        tickets: &Arc<dyn ProducesTickets>,
-    ) -> Result<Arc<ServerConfig>, CertificateError> {
+    fn read(&self, tickets: &Arc<dyn ProducesTickets>) -> Result<Current, CertificateError> {
         let pem = contents("certificate_file", &self.certificate)?;
         let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
         let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(|| {
             let text = "there is no certificate in it (PEM, BEGIN CERTIFICATE)";
             CertificateError::Content("certificate_file", self.certificate.clone(), text)
         })?;
+        let own = chain.first().and_then(|own| Certificate::from_der(own).ok());
+        let validity = own.map(|own| *own.tbs_certificate().validity());
         let pem = contents("key_file", &self.key)?;
         let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
             let text = "there is no private key in it that can be read (PEM, BEGIN PRIVATE KEY, \
@@ -179,17 +212,27 @@ impl Files {
         config.ticketer = tickets.clone();
         config.send_tls13_tickets = 1;
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(Arc::new(config))
+        Ok(Current { config: Arc::new(config), validity })
     }
 }
 
 fn contents(key: &'static str, path: &Path) -> Result<Vec<u8>, CertificateError> {
-    let failed = |error| CertificateError::File(key, path.to_owned(), error);
-    let metadata = std::fs::metadata(path).map_err(failed)?;
-    if metadata.len() > MAX_FILE_BYTES {
-        return Err(CertificateError::Content(key, path.to_owned(), "it is over 1 MiB"));
+    files::read(path, MAX_FILE_BYTES)
+        .map_err(|error| CertificateError::File(key, path.to_owned(), error))
+}
+
+/// What is wrong with the time in which a certificate is good; nothing if it is good for long. The present is
+/// told as the time since 1970.
+fn outside(validity: &Validity, now: Duration) -> Option<String> {
+    let (begin, end) = (&validity.not_before, &validity.not_after);
+    if begin.to_unix_duration() > now {
+        return Some(format!("clients refuse it before {begin}"));
     }
-    std::fs::read(path).map_err(failed)
+    let Some(left) = end.to_unix_duration().checked_sub(now) else {
+        return Some(format!("it expired at {end}, and clients refuse it"));
+    };
+    let days = left.as_secs() / (24 * 60 * 60);
+    (left < SOON).then(|| format!("it expires at {end}, in {days} days: renew it"))
 }
 
 /// A file that replaces another has another inode; one that is written over, another time or size.
@@ -206,4 +249,25 @@ fn stamp(file: &Metadata) -> [i64; 6] {
 
 fn reloads(outcome: &'static str) -> Counter {
     metrics::counter!("tidewire_tls_reloads_total", "outcome" => outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use x509_cert::der::DateTime;
+
+    #[test]
+    fn a_certificate_is_good_between_two_times() {
+        const DAY: u64 = 24 * 60 * 60;
+        let time = |days: u64| {
+            DateTime::from_unix_duration(Duration::from_secs(days * DAY)).unwrap().into()
+        };
+        let validity = Validity::new(time(100), time(190));
+        let said = |days: u64| outside(&validity, Duration::from_secs(days * DAY + 1));
+        assert_eq!(said(100), None);
+        assert_eq!(said(175), None);
+        assert_eq!(said(176).unwrap(), "it expires at 1970-07-10T00:00:00Z, in 13 days: renew it");
+        assert_eq!(said(190).unwrap(), "it expired at 1970-07-10T00:00:00Z, and clients refuse it");
+        assert_eq!(said(99).unwrap(), "clients refuse it before 1970-04-11T00:00:00Z");
+    }
 }

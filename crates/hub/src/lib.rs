@@ -26,7 +26,7 @@ pub use inbox::Ticket;
 pub use lane::{Lane, LaneSettings};
 pub use lanes::{LaneHandle, Lanes};
 pub use outbox::{Failure, Outbox, OutboxLimits, Progress, Sink};
-pub use pressure::Waits;
+pub use pressure::{Unread, UnreadNote, Waits};
 pub use session::{Session, SessionSlot, Subscription};
 pub use socket::{Socket, TlsSocket};
 pub use stored::{Action, Begin, Start, StoredChannel};

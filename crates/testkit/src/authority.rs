@@ -30,7 +30,7 @@ impl Authority {
             &["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
                 .map(Path::new)
                 .into_iter()
-                .chain(["-nodes", "-days", "1", "-subj", "/CN=test authority"].map(Path::new))
+                .chain(["-nodes", "-days", "90", "-subj", "/CN=test authority"].map(Path::new))
                 .chain(["-keyout".as_ref(), &*key, "-out".as_ref(), &*certificate])
                 .collect::<Vec<_>>(),
         );
@@ -93,6 +93,20 @@ impl Authority {
     /// When there is no `openssl`.
     #[must_use]
     pub fn issue_for(&self, name: &str, names: &str) -> Certificate {
+        self.issue_until(name, names, 90)
+    }
+
+    /// Issues one for this machine that is good for so many days.
+    ///
+    /// # Panics
+    /// When there is no `openssl`.
+    #[must_use]
+    pub fn issue_for_days(&self, name: &str, days: u32) -> Certificate {
+        self.issue_until(name, "DNS:localhost,IP:127.0.0.1", days)
+    }
+
+    fn issue_until(&self, name: &str, names: &str, days: u32) -> Certificate {
+        let days = days.to_string();
         let names = format!("subjectAltName={names}");
         let certificate = self.path(&format!("{name}.pem"));
         let key = self.path(&format!("{name}.key"));
@@ -102,7 +116,7 @@ impl Authority {
             &["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
                 .map(Path::new)
                 .into_iter()
-                .chain(["-nodes", "-days", "1", "-subj", &subject].map(Path::new))
+                .chain(["-nodes", "-days", &days, "-subj", &subject].map(Path::new))
                 .chain(["-addext", &names].map(Path::new))
                 .chain(["-addext", "basicConstraints=critical,CA:FALSE"].map(Path::new))
                 .chain(["-CA".as_ref(), &*ca, "-CAkey".as_ref(), &*ca_key])

@@ -25,7 +25,7 @@ pub use gateway::{Gateway, GatewayBuilder};
 pub use ports::free_port;
 pub use proxy::{Direction, Proxy};
 pub use redis::{RedisServer, Reply};
-pub use tunnel::Tunnel;
+pub use tunnel::{Tunnel, connect_tls};
 
 /// How long any step may take. Long enough for a busy machine; only a step that fails takes it.
 pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,13 +1,15 @@
 //! A tunnel that speaks TLS towards a server, so that every plain client can be used with it.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::io::copy_bidirectional_with_sizes;
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -48,6 +50,20 @@ impl Tunnel {
     }
 }
 
+/// A connection of the test's own that speaks TLS, with what it offers by ALPN. It ends with an error, and
+/// not with the end of the stream, if the server closes it without saying so in TLS.
+///
+/// # Panics
+/// When it cannot be had.
+pub async fn connect_tls(
+    server: SocketAddr,
+    authority: &Path,
+    alpn: &[&str],
+) -> impl AsyncRead + AsyncWrite + Unpin + Send + use<> {
+    let connector = TlsConnector::from(Arc::new(config(authority, alpn)));
+    crate::soon("a handshake", shake_hands(server, &connector)).await.expect("a handshake")
+}
+
 impl Drop for Tunnel {
     fn drop(&mut self) {
         self.task.abort();
@@ -63,12 +79,19 @@ fn config(authority: &Path, alpn: &[&str]) -> ClientConfig {
 }
 
 async fn pass_on(mut client: TcpStream, server: SocketAddr, connector: TlsConnector) {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket.set_recv_buffer_size(HELD_BYTES as u32).expect("a size");
-    let Ok(tcp) = socket.connect(server).await else { return };
-    let _ = (tcp.set_nodelay(true), client.set_nodelay(true));
-    let name = ServerName::try_from("localhost").expect("a name");
-    let Ok(mut tls) = connector.connect(name, tcp).await else { return };
+    let Ok(mut tls) = shake_hands(server, &connector).await else { return };
+    let _ = client.set_nodelay(true);
     // How a connection ends is the client's to see.
     let _ = copy_bidirectional_with_sizes(&mut client, &mut tls, HELD_BYTES, HELD_BYTES).await;
+}
+
+async fn shake_hands(
+    server: SocketAddr,
+    connector: &TlsConnector,
+) -> io::Result<TlsStream<TcpStream>> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(HELD_BYTES as u32)?;
+    let tcp = socket.connect(server).await?;
+    tcp.set_nodelay(true)?;
+    connector.connect(ServerName::try_from("localhost").expect("a name"), tcp).await
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use anyhow::Context;
 use tidewire_auth::{Access, Authenticator, Jwt, JwtSettings, KeySet, Policy, Rules};
 use tidewire_gateway::JwksSettings;
+use tidewire_gateway::files::{self, Holds};
 use tidewire_protocol::Namespaces;
 
 use crate::config::{Config, read_api_keys_file};
-use crate::files;
 
 /// What decides on this node.
 pub(crate) struct Decides {
@@ -28,11 +28,11 @@ pub(crate) fn build(config: &Config, namespaces: &Arc<Namespaces>) -> anyhow::Re
         let key = || format!("auth.api_keys_file = {:?}", path.as_str());
         let text = std::fs::read_to_string(path.as_str()).with_context(key)?;
         keys.extend(read_api_keys_file(&text).map_err(anyhow::Error::msg).with_context(key)?);
-        warnings.extend(files::warning(&key(), path.as_str(), true));
+        warnings.extend(files::warning(&key(), path.as_str(), Holds::Secrets));
     }
     if let Some(path) = &auth.jwt.public_key_file {
         let name = format!("auth.jwt.public_key_file = {:?}", path.as_str());
-        warnings.extend(files::warning(&name, path.as_str(), false));
+        warnings.extend(files::warning(&name, path.as_str(), Holds::Rules));
     }
     let authenticator = Authenticator::new(auth.is_open(), &keys, jwt(config)?);
     let jwks = auth

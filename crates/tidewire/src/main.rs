@@ -8,7 +8,6 @@ mod banner;
 mod cli;
 mod commands;
 mod config;
-mod files;
 mod open_files;
 mod pages;
 mod serve;

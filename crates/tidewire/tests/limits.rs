@@ -115,6 +115,41 @@ async fn streams_of_http2_are_counted_as_connections() {
     }
 }
 
+/// What a connection of HTTP/2 may ask of a node: so many streams, heads of such a size, and few that are taken
+/// back at once (CVE-2023-44487). Others are not touched by who asks for more.
+#[tokio::test]
+async fn http2_has_bounds_of_its_own() {
+    let gateway = gateway("").await;
+    let address = gateway.addr();
+    let connect = async || {
+        let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (client, connection) = h2::client::handshake(socket).await.unwrap();
+        (client.ready().await.unwrap(), tokio::spawn(connection))
+    };
+    let request = |value: &str| {
+        let uri = format!("http://{address}/v1/channels");
+        axum::http::Request::get(uri).header("x-large", value).body(()).unwrap()
+    };
+    let (mut honest, _connection) = connect().await;
+    let answer = honest.send_request(request(&"x".repeat(12 << 10)), true).unwrap().0;
+    assert_eq!(soon("an answer", answer).await.unwrap().status(), 200);
+    // By then its settings have come.
+    assert_eq!(honest.current_max_send_streams(), 128);
+    let answer = honest.send_request(request(&"x".repeat(17 << 10)), true).unwrap().0;
+    assert_eq!(soon("an answer", answer).await.unwrap().status(), 431);
+
+    let (mut hasty, connection) = connect().await;
+    for _ in 0..100 {
+        let Ok((_, mut stream)) = hasty.send_request(request(""), false) else { break };
+        stream.send_reset(h2::Reason::CANCEL);
+    }
+    let end = soon("its end", connection).await.unwrap().unwrap_err();
+    assert_eq!(end.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM), "{end}");
+    let mut honest = honest.ready().await.unwrap();
+    let answer = honest.send_request(request(""), true).unwrap().0;
+    assert_eq!(soon("an answer", answer).await.unwrap().status(), 200);
+}
+
 /// An answer that is not read is held in memory: a client that opened a hundred streams on each of
 /// its connections, and a window of nothing, had a page of history on every one.
 #[tokio::test]

@@ -4,11 +4,14 @@
 
 use std::process::{Command, Stdio};
 
+use futures_util::future::select_all;
 use serde_json::{Value, json};
 use tidewire_testkit::http::{self, Answer};
 use tidewire_testkit::sse::EventStream;
 use tidewire_testkit::websocket::{WebSocket, tungstenite};
 use tidewire_testkit::{Gateway, Proxy, RedisServer, soon};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -359,6 +362,27 @@ async fn who_guesses_is_not_listened_to_for_a_while() {
     assert!(limited(&gateway, "failed_logins_per_minute").await >= 4.0);
 }
 
+async fn failed(gateway: &Gateway, address: &str) -> Option<f64> {
+    gateway.metric(&format!("tidewire_failed_logins_total{{address=\"{address}\"}}")).await
+}
+
+/// Where a proxy does not say who its clients are, one who guesses must not lock out all of them.
+#[tokio::test]
+async fn guesses_of_who_is_hidden_by_a_proxy_are_counted_and_lock_nobody_out() {
+    let limits = "[limits]\nfailed_logins_per_minute = 2\n";
+    let gateway = gateway(&format!("{limits}trusted_proxies = [\"127.0.0.0/8\"]\n")).await;
+    for _ in 0..6 {
+        assert_eq!(post(&gateway, "no-such-key-of-anybody", "a").await.status(), 401);
+    }
+    let mut ws = WebSocket::connect(gateway.addr(), "/v1/ws").await;
+    let auth = json!({"type": "auth", "id": 1, "token": "no-such-key-of-anybody"});
+    assert_eq!(ws.ask(&auth).await["code"], "unauthorized");
+    assert_eq!(post(&gateway, &token("alice"), "a").await.status(), 200);
+    let counts = (failed(&gateway, "uncounted").await, failed(&gateway, "counted").await);
+    assert_eq!(counts, (Some(7.0), Some(0.0)));
+    assert_eq!(limited(&gateway, "failed_logins_per_minute").await, 0.0);
+}
+
 #[tokio::test]
 async fn first_frames_that_fail_count_as_failed_logins() {
     let gateway = gateway("[limits]\nfailed_logins_per_minute = 2\n").await;
@@ -369,6 +393,7 @@ async fn first_frames_that_fail_count_as_failed_logins() {
         assert_eq!(ws.closed().await, 4100);
     }
     assert_eq!(post(&gateway, &token("alice"), "a").await.status(), 429);
+    assert_eq!(failed(&gateway, "counted").await, Some(4.0));
 }
 
 #[tokio::test]
@@ -469,4 +494,93 @@ async fn all_slow_clients_together_have_a_bound() {
     let small = json!({"type": "publish", "id": 1, "channel": "live:small", "payload": "hi"});
     assert_eq!(publisher.ask(&small).await["type"], "ack");
     assert_eq!(honest.expect("message").await["payload"], "hi");
+}
+
+/// How a client asks for pages that it does not read.
+#[derive(Debug, Clone, Copy)]
+enum Greed {
+    /// Requests one behind the other.
+    Http1,
+    /// On streams whose windows are closed.
+    Closed,
+    /// On streams whose windows are as open as can be.
+    Open,
+}
+
+/// A frame of HTTP/2 (RFC 9113, section 4.1).
+fn h2_frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+impl Greed {
+    /// Thirty requests for a page.
+    fn bytes(self, path: &str) -> Vec<u8> {
+        let window: u32 = match self {
+            Self::Http1 => {
+                return format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").repeat(30).into();
+            }
+            Self::Closed => 0,
+            Self::Open => (1 << 31) - 1,
+        };
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        bytes.extend(h2_frame(4, 0, 0, &[&[0, 4][..], &window.to_be_bytes()].concat()));
+        bytes.extend(h2_frame(8, 0, 0, &(window.max(1 << 16) - (1 << 16) + 1).to_be_bytes()));
+        for n in 0..30 {
+            let mut head = vec![0x82, 0x86, 0x04, path.len() as u8];
+            head.extend(path.as_bytes());
+            head.extend(b"\x01\x09localhost");
+            bytes.extend(h2_frame(1, 5, 2 * n + 1, &head));
+        }
+        bytes
+    }
+}
+
+/// Pages of history waited in memory and counted nowhere: over HTTP/1 one for each connection, over HTTP/2 two,
+/// or with wide windows 400 KB for each of its 128 streams.
+#[tokio::test]
+async fn answers_that_nobody_reads_count_too() {
+    for greed in [Greed::Http1, Greed::Closed, Greed::Open] {
+        let gateway =
+            Gateway::builder().config("[limits]\noutbox_total = \"1MiB\"\n").start().await;
+        let path = "/v1/channels/a/messages";
+        for _ in 0..10 {
+            let body = json!({"payload": "x".repeat(60_000)});
+            assert_eq!(http::post_json(gateway.addr(), path, &body).await.status(), 200);
+        }
+        let mut honest = WebSocket::connect(gateway.addr(), "/v1/ws?channel=a").await;
+        honest.expect("welcome").await;
+        let mut greedy = Vec::new();
+        // The kernel takes the same of each, so that it depends on a page's size how much of one is left.
+        for n in 0..24 {
+            let limit = 3 + n % 6;
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(4 << 10).unwrap();
+            let mut socket = socket.connect(gateway.addr()).await.unwrap();
+            socket.write_all(&greed.bytes(&format!("{path}?limit={limit}"))).await.unwrap();
+            greedy.push(socket);
+        }
+        soon(&format!("an end by the bound: {greed:?}"), async {
+            while limited(&gateway, "outbox_total").await == 0.0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        // One who is over it is cut off; what was on the way to it may still come.
+        let ends = greedy.into_iter().map(|mut socket| {
+            Box::pin(async move {
+                let _ = socket.read_to_end(&mut Vec::new()).await;
+            })
+        });
+        soon("the end of one", select_all(ends)).await;
+        // Who reads is not touched, also with a page as large.
+        let page = http::get(gateway.addr(), &format!("{path}?limit=1000")).await.json();
+        assert!(page["messages"].as_array().unwrap().len() > 5);
+        let body = json!({"payload": "small"});
+        assert_eq!(http::post_json(gateway.addr(), path, &body).await.status(), 200);
+        assert_eq!(honest.expect("message").await["payload"], "small");
+    }
 }

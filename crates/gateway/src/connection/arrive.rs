@@ -48,8 +48,9 @@ impl Connection {
         Ok(Arrived { socket, is_http2, turn })
     }
 
-    /// The handshake of TLS, and the wait for the first request over HTTP/1. All that the client
-    /// keeps the node waiting has an end; that others come first is not counted.
+    /// The handshake of TLS, and the wait for the client's first word: what waits here costs TLS's own
+    /// memory and no more. All that the client keeps the node waiting has an end; that others come first is
+    /// not counted.
     async fn shake_hands(
         &self,
         tcp: TcpStream,
@@ -83,22 +84,18 @@ impl Connection {
                 Err(error) => {
                     *turn = None;
                     // It has been told why; that is not to be taken back.
-                    see_off(&self.lane, &Socket::Plain(tls.into_tcp())).await;
+                    see_off(&self.lane, &Socket::Tls(Box::new(tls))).await;
                     return Err(failed(&error));
                 }
             }
             let more = timeout_at(deadline, poll_fn(|cx| tls.poll_shakeable(cx)));
             without_turn(turn, more).await.map_err(late)?.map_err(|error| failed(&error))?;
         }
+        let first = timeout(self.app.settings.head_timeout, poll_fn(|cx| tls.poll_spoken(cx)));
+        // What is wrong with the socket shows itself when it is read.
+        without_turn(turn, first).await.map_err(|_| Refusal::HeadTimeout)?;
         let is_http2 = tls.speaks(b"h2");
-        let socket = Socket::Tls(Box::new(tls));
-        if !is_http2 {
-            let time = self.app.settings.head_timeout;
-            let request = timeout(time, poll_fn(|cx| socket.poll_read_ready(cx)));
-            // What is wrong with the socket shows itself when it is read.
-            let _ = without_turn(turn, request).await.map_err(|_| Refusal::HeadTimeout)?;
-        }
-        Ok((socket, is_http2))
+        Ok((Socket::Tls(Box::new(tls)), is_http2))
     }
 
     async fn turn(&self, turn: Option<Turn>) -> Turn {

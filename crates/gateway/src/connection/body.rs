@@ -1,26 +1,30 @@
 //! The body of an answer: what axum made, or a session's stream.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
+use tidewire_hub::{Unread, UnreadNote};
 
 use super::http2::Open;
 use crate::session::SessionBody;
 
-/// What is handed to HTTP/2 at a time. hyper hands over a whole frame as soon as the client's window
-/// has room for a byte of it, and forgets the body with the last one: in one piece, an answer would
-/// wait in memory and be counted nowhere.
-const PIECE_BYTES: usize = 16 << 10;
+/// What is handed to hyper at a time, and what it may hold of each stream of HTTP/2. It takes a whole frame
+/// as soon as there is room for a byte of it, and forgets the body with the last one: in one piece, an answer
+/// would wait in memory and be counted nowhere.
+pub(super) const PIECE_BYTES: usize = 16 << 10;
 
-/// A body, which over HTTP/2 keeps its stream counted as open.
+/// A body, which over HTTP/2 keeps its stream counted as open. What of it is still to be handed over counts as
+/// unread.
 pub(super) struct Answer {
     content: Content,
-    /// What of the last frame is still to be handed over; HTTP/2 alone gets pieces.
+    /// What of the last frame is still to be handed over.
     rest: Bytes,
-    open: Option<Open>,
+    unread: UnreadNote,
+    _open: Option<Open>,
 }
 
 enum Content {
@@ -29,17 +33,42 @@ enum Content {
 }
 
 impl Answer {
-    pub(super) const fn plain(body: Body) -> Self {
-        Self { content: Content::Plain(body), rest: Bytes::new(), open: None }
+    pub(super) fn plain(body: Body, unread: &Rc<Unread>) -> Self {
+        Self::new(Content::Plain(body), unread)
     }
 
-    pub(super) const fn session(body: SessionBody) -> Self {
-        Self { content: Content::Session(body), rest: Bytes::new(), open: None }
+    pub(super) fn session(body: SessionBody, unread: &Rc<Unread>) -> Self {
+        Self::new(Content::Session(body), unread)
+    }
+
+    fn new(content: Content, unread: &Rc<Unread>) -> Self {
+        let mut this = Self { content, rest: Bytes::new(), unread: unread.note(), _open: None };
+        this.count();
+        this
+    }
+
+    /// Notes what is still to be handed over; what is as small as a piece costs no note.
+    fn count(&mut self) {
+        let of_body = match &self.content {
+            // An event stream's is in its outbox.
+            Content::Session(_) => 0,
+            Content::Plain(body) => usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX),
+        };
+        let left = self.rest.len().saturating_add(of_body);
+        self.unread.set(if left > PIECE_BYTES { left } else { 0 });
+    }
+
+    /// A frame, or its beginning if that is more than a piece.
+    fn cut(&mut self, mut data: Bytes) -> Bytes {
+        if data.len() > PIECE_BYTES {
+            self.rest = data.split_off(PIECE_BYTES);
+        }
+        data
     }
 
     /// As long as the body lives, so does this.
     pub(super) fn counted(self, open: Open) -> Self {
-        Self { open: Some(open), ..self }
+        Self { _open: Some(open), ..self }
     }
 }
 
@@ -51,30 +80,26 @@ impl http_body::Body for Answer {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let Self { content, rest, open } = self.get_mut();
-        if !rest.is_empty() {
-            let piece = rest.split_to(PIECE_BYTES.min(rest.len()));
+        let this = self.get_mut();
+        if !this.rest.is_empty() {
+            let rest = std::mem::take(&mut this.rest);
+            let piece = this.cut(rest);
+            this.count();
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
-        match content {
-            Content::Plain(body) => Pin::new(body).poll_frame(cx).map(|frame| {
-                let frame = match frame? {
-                    Ok(frame) => frame,
-                    Err(error) => return Some(Err(error)),
-                };
-                Some(Ok(match frame.into_data() {
-                    Ok(mut data) if open.is_some() && data.len() > PIECE_BYTES => {
-                        *rest = data.split_off(PIECE_BYTES);
-                        Frame::data(data)
-                    }
-                    Ok(data) => Frame::data(data),
-                    Err(other) => other,
-                }))
-            }),
-            Content::Session(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|it| it.map_err(|never| match never {}))),
-        }
+        let frame = match &mut this.content {
+            Content::Plain(body) => ready!(Pin::new(body).poll_frame(cx)),
+            Content::Session(body) => ready!(Pin::new(body).poll_frame(cx))
+                .map(|frame| frame.map_err(|never| match never {})),
+        };
+        let frame = match frame.map(|frame| frame.map(Frame::into_data)) {
+            None => None,
+            Some(Err(error)) => Some(Err(error)),
+            Some(Ok(Ok(data))) => Some(Ok(Frame::data(this.cut(data)))),
+            Some(Ok(Err(other))) => Some(Ok(other)),
+        };
+        this.count();
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

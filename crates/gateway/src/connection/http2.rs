@@ -17,12 +17,12 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tidewire_hub::{Form, Socket};
+use tidewire_hub::{Form, Lane, Socket, Unread};
 use tidewire_protocol::Code;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::body::Answer;
+use super::body::{Answer, PIECE_BYTES};
 use super::{Connection, MAX_HEAD_BYTES, WATCH, instead};
 use crate::address::TooMany;
 use crate::app::{App, Place};
@@ -34,12 +34,15 @@ const MAX_HTTP2_STREAMS: u32 = 128;
 /// Of them, how many read something, history say: what a client does not read is held for it, up to
 /// half an outbox each; the next ones wait.
 const MAX_HTTP2_PAGES: usize = 2;
+/// Streams that a client has opened and taken back before anybody saw them; with one more the connection ends
+/// (CVE-2023-44487).
+const MAX_RESETS: usize = 20;
 /// How long an HTTP/2 client may take to leave after it was told to.
 const GOAWAY: Duration = Duration::from_secs(5);
 
 impl Connection {
     pub(super) async fn http2(self: Rc<Self>, socket: Socket, _place: Place) {
-        let streams = Streams::new();
+        let streams = Streams::new(&self.lane);
         let service = {
             let (this, streams) = (self.clone(), streams.clone());
             service_fn(move |request| this.clone().answer2(request, Open::new(&streams, &this.app)))
@@ -52,11 +55,17 @@ impl Connection {
                 .keep_alive_timeout(settings.pong_timeout)
                 .max_concurrent_streams(MAX_HTTP2_STREAMS)
                 .max_header_list_size(MAX_HEAD_BYTES as u32)
+                .max_pending_accept_reset_streams(MAX_RESETS)
+                .max_send_buf_size(PIECE_BYTES)
                 .serve_connection(TokioIo::new(socket), service)
         );
         let mut idle_since = Instant::now();
         loop {
-            if tokio::time::timeout(WATCH, connection.as_mut()).await.is_ok() {
+            let over = poll_fn(|cx| {
+                let given_up = streams.unread.poll_given_up(cx);
+                if given_up.is_ready() { given_up } else { connection.as_mut().poll(cx).map(drop) }
+            });
+            if tokio::time::timeout(WATCH, over).await.is_ok() {
                 return;
             }
             // Its streams go on; whoever wants another one finds another node (RFC 9113, section
@@ -91,8 +100,10 @@ impl Connection {
             open.page = pages.acquire_owned().await.ok();
         }
         let (response, takeover) = self.in_turn(self.route(request)).await;
+        let unread = open.streams.unread.clone();
+        let plain = |body| Answer::plain(body, &unread);
         let response = match takeover {
-            None => response.map(Answer::plain),
+            None => response.map(plain),
             Some(takeover) => match self.seat(&mut open) {
                 Err(problem) => {
                     self.app.metrics.error(problem.code());
@@ -100,14 +111,14 @@ impl Connection {
                         Form::Json => problem.into_response(),
                         _ => come_back(Version::HTTP_2),
                     };
-                    instead(response, refusal).map(Answer::plain)
+                    instead(response, refusal).map(plain)
                 }
                 Ok(()) if takeover.form == Form::Json => {
-                    self.poll(response, takeover).await.map(Answer::plain)
+                    self.poll(response, takeover).await.map(plain)
                 }
                 Ok(()) => {
                     open.is_stream();
-                    self.stream_within(response, takeover)
+                    self.stream_within(response, takeover, &unread)
                 }
             },
         };
@@ -191,10 +202,12 @@ struct Streams {
     plain: RefCell<BTreeMap<u64, Instant>>,
     /// Such answers that may be there at a time, written and not yet read.
     pages: Arc<Semaphore>,
+    /// What of answers its client has not taken.
+    unread: Rc<Unread>,
 }
 
 impl Streams {
-    fn new() -> Rc<Self> {
+    fn new(lane: &Rc<Lane>) -> Rc<Self> {
         Rc::new(Self {
             open: Cell::default(),
             seen: Cell::default(),
@@ -203,6 +216,7 @@ impl Streams {
             next: Cell::default(),
             plain: RefCell::default(),
             pages: Arc::new(Semaphore::new(MAX_HTTP2_PAGES)),
+            unread: Rc::new(Unread::new(lane)),
         })
     }
 

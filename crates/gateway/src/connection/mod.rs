@@ -24,7 +24,7 @@ use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use tidewire_hub::{Form, Lane, Sink, Socket, Transport};
+use tidewire_hub::{Form, Lane, Sink, Socket, Transport, Unread};
 use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 
@@ -73,10 +73,13 @@ impl Connection {
         let shared = Rc::new(Shared::default());
         shared.began.set(Some(Instant::now()));
         let taken = Rc::new(Cell::new(None));
+        let unread = Rc::new(Unread::new(&self.lane));
         let service = {
             let (this, shared, taken) = (self.clone(), shared.clone(), taken.clone());
+            let unread = unread.clone();
             service_fn(move |request| {
-                Box::pin(this.clone().answer1(request, shared.clone(), taken.clone()))
+                let (shared, taken, unread) = (shared.clone(), taken.clone(), unread.clone());
+                Box::pin(this.clone().answer1(request, shared, taken, unread))
             })
         };
         let io = TakenIo::new(socket, shared.clone());
@@ -93,6 +96,9 @@ impl Connection {
                     // It waits, for its client or the broker: that is nobody's turn.
                     turn = None;
                     shared.answers.set(false);
+                    if unread.poll_given_up(cx).is_ready() {
+                        return Poll::Ready(None);
+                    }
                     watch.as_mut().poll(cx).map(|()| None)
                 }
             })
@@ -102,6 +108,7 @@ impl Connection {
         let socket = parts.io.into_socket();
         match (served, taken.take()) {
             (Some(Ok(())), Some(taken)) => self.hand_over(socket, &parts.read_buf, taken, place),
+            (None, _) if unread.is_given_up() => {}
             (None, _) => self.expire(&socket, &shared),
             // hyper has answered what can be answered; the client may still be sending.
             _ => {
@@ -117,6 +124,7 @@ impl Connection {
         request: Request<Incoming>,
         shared: Rc<Shared>,
         taken: Rc<Cell<Option<Taken>>>,
+        unread: Rc<Unread>,
     ) -> Result<Response<Answer>, Infallible> {
         // A client that sends many requests in one go is answered one at a time: others are on the
         // lane, and hyper would go on as long as there is something in its buffer.
@@ -135,17 +143,19 @@ impl Connection {
         shared.busy.set(false);
         shared.idle_since.set(Some(Instant::now()));
         Ok(match takeover {
-            None => response.map(Answer::plain),
+            None => response.map(|body| Answer::plain(body, &unread)),
             Some(takeover) if takeover.form.transport() == Transport::WebSocket => {
                 taken.set(Some(Taken { takeover, head: None }));
-                response.map(Answer::plain)
+                response.map(|body| Answer::plain(body, &unread))
             }
             // An earlier answer is still on its way out through hyper.
-            Some(takeover) if shared.behind.get() => self.stream_within(response, takeover),
+            Some(takeover) if shared.behind.get() => {
+                self.stream_within(response, takeover, &unread)
+            }
             Some(takeover) => {
                 shared.swallow.set(true);
                 taken.set(Some(Taken { takeover, head: Some(response.headers().clone()) }));
-                let mut swallowed = Response::new(Answer::plain(Body::empty()));
+                let mut swallowed = Response::new(Answer::plain(Body::empty(), &unread));
                 swallowed.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 swallowed
             }
@@ -181,9 +191,14 @@ impl Connection {
     }
 
     /// An event stream as the body of a response that stays hyper's.
-    fn stream_within(&self, response: Response<Body>, takeover: Takeover) -> Response<Answer> {
+    fn stream_within(
+        &self,
+        response: Response<Body>,
+        takeover: Takeover,
+        unread: &Rc<Unread>,
+    ) -> Response<Answer> {
         let session = Session::start(&self.app, &self.lane, Sink::Fetched, takeover);
-        response.map(|_| Answer::session(SessionBody::new(session)))
+        response.map(|_| Answer::session(SessionBody::new(session), unread))
     }
 
     /// Lets the routes answer; gives the takeover of a stream apart, if the answer is one.

@@ -23,6 +23,7 @@ use crate::hub::Hub;
 use crate::inbox::{ChannelKey, Inbox, Op, Ticket};
 use crate::lanes::SessionCount;
 use crate::members::{LaneChannel, Late, Member, Members};
+use crate::pressure::AllUnread;
 use crate::session::{Session, SessionSlot, Subscription};
 use crate::socket::Socket;
 use crate::stored::Start;
@@ -51,6 +52,7 @@ pub struct Lane {
     settings: LaneSettings,
     count: Arc<SessionCount>,
     pub(crate) sessions: RefCell<Registry>,
+    pub(crate) unread: RefCell<AllUnread>,
     channels: RefCell<HashMap<ChannelKey, LaneChannel>>,
     /// Subscriptions that have not begun yet.
     pending: RefCell<HashMap<Ticket, Pending>>,
@@ -105,6 +107,7 @@ impl Lane {
             settings,
             count,
             sessions: RefCell::default(),
+            unread: RefCell::default(),
             channels: RefCell::default(),
             pending: RefCell::default(),
             late: RefCell::default(),
@@ -140,10 +143,11 @@ impl Lane {
         self.scratch.borrow_mut()
     }
 
-    /// Reads and forgets what a client sends, until it closes its side.
+    /// Reads and forgets what a client sends, until it closes its side. Nothing of it is decrypted.
     pub async fn read_away(&self, socket: &Socket) {
-        while poll_fn(|cx| socket.poll_read_ready(cx)).await.is_ok() {
-            match socket.try_read(&mut self.scratch()) {
+        let tcp = socket.tcp();
+        while poll_fn(|cx| tcp.poll_read_ready(cx)).await.is_ok() {
+            match tcp.try_read(&mut self.scratch()) {
                 Ok(0) => return,
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}

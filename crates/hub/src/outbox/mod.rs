@@ -349,6 +349,15 @@ impl Outbox {
         Progress { waiting: self.queue.borrow().bytes, written: self.written.get() }
     }
 
+    /// Bytes that the node keeps for the client: those that wait, and those that are encrypted and on their
+    /// way. None once it has failed: the last ones are not worth a bound.
+    pub fn waits(&self) -> usize {
+        if self.failure.get().is_some() {
+            return 0;
+        }
+        self.queue.borrow().bytes + self.socket().map_or(0, Socket::kept)
+    }
+
     /// How many bytes and messages may be sent to a client that catches up: half of what may
     /// wait, so that what is published meanwhile has room.
     pub fn room(&self) -> (usize, usize) {

@@ -88,6 +88,15 @@ impl Socket {
         }
     }
 
+    /// Bytes that it has taken and holds until the kernel has room for them.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        match self {
+            Self::Plain(_) => 0,
+            Self::Tls(tls) => tls.kept(),
+        }
+    }
+
     /// Says that nothing more will be written. It fails only when there is no connection any more,
     /// which the caller need not know.
     pub fn shut_down(&self) {

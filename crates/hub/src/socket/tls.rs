@@ -3,12 +3,13 @@
 //!
 //! What is encrypted is handed to the kernel at once; what that has no room for is kept, at most
 //! [`KEPT_BYTES`] and a little, and nothing more is encrypted before it is gone: so what waits for a
-//! slow client waits in its outbox, where it is counted and bounded.
+//! slow client waits in its outbox, where it is counted and bounded. Those are counted, too
+//! ([`crate::Lane::waiting`]).
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use rustls::{ServerConfig, ServerConnection};
 use tokio::net::TcpStream;
@@ -73,16 +74,35 @@ impl TlsSocket {
         self.tcp.poll_read_ready(cx)
     }
 
+    /// Ready when there is something to read, the end or an error: to be asked after the handshake, until
+    /// the client has spoken. What its TLS says for itself is no word of it.
+    pub fn poll_spoken(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut tls = self.tls.borrow_mut();
+        for _ in 0..PULLS {
+            // Its first words may have come with the end of the handshake.
+            match tls.process_new_packets() {
+                Ok(state) if state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() => {}
+                _ => return Poll::Ready(()),
+            }
+            match self.pull(&mut tls) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if ready!(self.tcp.poll_read_ready(cx)).is_err() {
+                        return Poll::Ready(());
+                    }
+                }
+                Err(_) | Ok(0) => return Poll::Ready(()),
+                // What cannot be written now goes with what is written next.
+                Ok(_) => drop(self.push(&mut tls)),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
     /// Whether client and server agreed on this protocol (ALPN).
     #[must_use]
     pub fn speaks(&self, protocol: &[u8]) -> bool {
         self.tls.borrow().alpn_protocol() == Some(protocol)
-    }
-
-    /// The socket below, where the handshake has failed.
-    #[must_use]
-    pub fn into_tcp(self) -> TcpStream {
-        self.tcp
     }
 
     pub(super) const fn tcp(&self) -> &TcpStream {
@@ -140,6 +160,16 @@ impl TlsSocket {
         let _ = self.push(&mut tls);
     }
 
+    /// Bytes that are encrypted and for which the kernel has no room yet.
+    pub(super) fn kept(&self) -> usize {
+        let mut tls = self.tls.borrow_mut();
+        // Asked for nothing new, it tells how things are.
+        if tls.wants_write() {
+            return tls.process_new_packets().map_or(0, |state| state.tls_bytes_to_write());
+        }
+        0
+    }
+
     /// Reads once from the kernel and decrypts; 0 is the end.
     fn pull(&self, tls: &mut ServerConnection) -> io::Result<usize> {
         let read = tls.read_tls(&mut Wire(&self.tcp))?;
@@ -161,6 +191,16 @@ impl TlsSocket {
             }
         }
         Ok(true)
+    }
+}
+
+/// Whoever lets it go, the client is told that this is the end (RFC 8446, section 6.1): without waiting, and
+/// not if it has been told already, or why the connection failed.
+impl Drop for TlsSocket {
+    fn drop(&mut self) {
+        if !self.tls.get_mut().is_handshaking() {
+            self.say_goodbye();
+        }
     }
 }
 

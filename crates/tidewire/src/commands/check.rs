@@ -16,9 +16,9 @@ pub(crate) fn run(flags: Flags) -> anyhow::Result<()> {
     if let Some(settings) = serve::redis(&loaded.config) {
         settings.check().context("broker")?;
     }
-    let warning = certificates.and_then(|certificates| certificates.warning());
+    let of_tls = certificates.map(|certificates| certificates.warnings()).unwrap_or_default();
     let files = loaded.file_warning().into_iter();
-    for warning in files.chain(decides.warnings).chain(warning) {
+    for warning in files.chain(decides.warnings).chain(of_tls) {
         // Nobody may be there to read it.
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }

@@ -38,7 +38,7 @@ pub(crate) use source::{Flags, Sources};
 pub(crate) use values::{AfterRestart, Endpoint, LogFormat};
 use walk::Path;
 
-use crate::files;
+use tidewire_gateway::files::{self, Holds};
 
 /// A configuration that may be served, and where each of its values that is no default came from.
 #[derive(Debug)]
@@ -61,7 +61,8 @@ impl Loaded {
     pub(crate) fn file_warning(&self) -> Option<String> {
         let path = self.file.as_ref()?;
         let name = format!("the configuration file {}", path.display());
-        files::warning(&name, path, dump::file_holds_secrets(&self.config, &self.origins))
+        let secret = dump::file_holds_secrets(&self.config, &self.origins);
+        files::warning(&name, path, if secret { Holds::Secrets } else { Holds::Rules })
     }
 }
 

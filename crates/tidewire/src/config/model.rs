@@ -436,7 +436,7 @@ impl Limits {
             "How many messages may wait for one slow client.",
             &mut Number(&mut self.outbox_messages, 16..=1_000_000),
         );
-        v.key("outbox_total", "How many bytes may wait for all slow clients of the node together; looked at four times a second. Over it, those for whom most waits are closed as `slow` until it fits. Bytes that many wait for are counted for each, though they are held once. Not set: no limit but each client's own.", &mut MaybeSize(&mut self.outbox_total, MIB..=1024 * GIB));
+        v.key("outbox_total", "How many bytes may wait for all slow clients of the node together: messages, over TLS what of them is encrypted already, and answers over HTTP that are not read; looked at four times a second. Over it, those for whom most waits are closed (sessions as `slow`) until it fits. Bytes that many wait for are counted for each, though they are held once. Not set: no limit but each client's own.", &mut MaybeSize(&mut self.outbox_total, MIB..=1024 * GIB));
         v.key("window_bytes", "How many bytes the node holds in memory of all stored channels that its clients are subscribed to, so that who comes back is answered without reading from Redis. Over it the largest let their oldest messages go.", &mut Size(&mut self.window_bytes, 64 * KIB..=64 * GIB));
         v.key(
             "head_timeout",

@@ -34,6 +34,12 @@ const METRICS: &[(&str, Kind, Unit, &str)] = &[
         Unit::Count,
         "Times that the certificate's files were read again; after a failure the old ones stay (outcome)",
     ),
+    (
+        "tidewire_certificate_expiry_timestamp_seconds",
+        Gauge,
+        Unit::Seconds,
+        "When the certificate that is served ends, in seconds since 1970",
+    ),
     ("tidewire_subscriptions", Gauge, Unit::Count, "Subscriptions of all sessions"),
     ("tidewire_channels", Gauge, Unit::Count, "Channels that this node holds at the broker"),
     (
@@ -142,6 +148,12 @@ const METRICS: &[(&str, Kind, Unit, &str)] = &[
         "Times that a client ran into a limit (limit)",
     ),
     (
+        "tidewire_failed_logins_total",
+        Counter,
+        Unit::Count,
+        "Credentials that were refused and may have been guesses; whether they count against an address (address)",
+    ),
+    (
         "tidewire_jwks_fetches_total",
         Counter,
         Unit::Count,
@@ -194,7 +206,9 @@ mod tests {
         for (name, kind, _, _) in METRICS {
             assert!(name.starts_with("tidewire_"), "{name}");
             assert_eq!(name.ends_with("_total"), matches!(kind, Counter), "{name}");
-            assert_eq!(name.ends_with("_seconds"), matches!(kind, Histogram), "{name}");
+            // A time is no duration.
+            let lasts = name.ends_with("_seconds") && !name.ends_with("_timestamp_seconds");
+            assert_eq!(lasts, matches!(kind, Histogram), "{name}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::json;
 use tidewire_testkit::websocket::WebSocket;
-use tidewire_testkit::{Authority, Certificate, http, soon};
+use tidewire_testkit::{Authority, Certificate, http, soon, until};
 
 use crate::{Node, builder};
 
@@ -73,6 +73,81 @@ async fn a_bad_pair_replaces_nothing() {
     assert_eq!(shown(&node).await, "second");
 }
 
+/// A pipe in the place of a certificate: who opened it to read waited for ever, and with him every signal.
+#[tokio::test]
+async fn what_is_no_file_holds_nobody_up() {
+    let mut node = Node::start("").await;
+    let other = node.authority.issue("second");
+    for (file, times) in [(&node.certificate.certificate, 1.0), (&node.certificate.key, 2.0)] {
+        let good = std::fs::read(file).unwrap();
+        std::fs::remove_file(file).unwrap();
+        assert!(Command::new("mkfifo").arg(file).status().unwrap().success());
+        node.gateway.hang_up();
+        counted(&node, "failed", times).await;
+        std::fs::remove_file(file).unwrap();
+        std::fs::write(file, good).unwrap();
+    }
+    let log = node.gateway.log();
+    assert!(log.contains("tls.certificate_file = ") && log.contains("no regular file"), "{log}");
+    assert_eq!(shown(&node).await, "first");
+    other.replace(&node.certificate);
+    node.gateway.hang_up();
+    counted(&node, "ok", 1.0).await;
+    assert_eq!(shown(&node).await, "second");
+    // With a pipe there it ends when it is told to.
+    std::fs::remove_file(&node.certificate.key).unwrap();
+    assert!(Command::new("mkfifo").arg(&node.certificate.key).status().unwrap().success());
+    node.gateway.hang_up();
+    counted(&node, "failed", 3.0).await;
+    node.gateway.terminate();
+    assert!(soon("its end", node.gateway.wait()).await.success());
+}
+
+/// When a certificate ends, by openssl's word, in seconds since 1970.
+fn end_of(certificate: &Certificate) -> f64 {
+    let script = format!(
+        "date -d \"$(openssl x509 -in {} -noout -enddate | cut -d= -f2)\" +%s",
+        certificate.certificate.display()
+    );
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn its_end_is_measured_and_told_before_it_comes() {
+    let mut node = Node::start("").await;
+    let measured = async |node: &Node| {
+        node.gateway.metric("tidewire_certificate_expiry_timestamp_seconds").await
+    };
+    let first = Some(end_of(&node.certificate));
+    soon("the metric", async {
+        while measured(&node).await != first {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(!node.gateway.log().contains("expires"), "{}", node.gateway.log());
+    let soon_over = node.authority.issue_for_days("second", 5);
+    soon_over.replace(&node.certificate);
+    node.gateway.hang_up();
+    counted(&node, "ok", 1.0).await;
+    assert_eq!(measured(&node).await, Some(end_of(&soon_over)));
+    // The line is written behind the count.
+    until("a warning", || node.gateway.log().contains("it expires at 20")).await;
+}
+
+#[test]
+fn check_warns_of_the_end() {
+    let authority = Authority::new();
+    for (days, said) in [(13, "in 12 days: renew it"), (15, "")] {
+        let (good, told) = check(&authority.issue_for_days("one", days));
+        assert!(
+            good && told.contains(said) && told.is_empty() == said.is_empty(),
+            "{days}: {told}"
+        );
+    }
+}
+
 /// What `check` says about a pair; `serve` says the same.
 fn check(certificate: &Certificate) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_tidewire"))
@@ -120,7 +195,7 @@ async fn the_warning_is_in_the_log_of_a_node() {
     std::fs::set_permissions(&certificate.key, std::fs::Permissions::from_mode(0o604)).unwrap();
     let node = builder(&certificate, "").start().await;
     assert!(
-        node.log().contains("(mode 604), and so speak in this server's name"),
+        node.log().contains("may read it, and so speak in this server's name (mode 604)"),
         "{}",
         node.log()
     );

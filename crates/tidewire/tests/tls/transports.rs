@@ -3,7 +3,7 @@
 use serde_json::json;
 use tidewire_testkit::sse::EventStream;
 use tidewire_testkit::websocket::WebSocket;
-use tidewire_testkit::{http, soon};
+use tidewire_testkit::{connect_tls, http, soon};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -208,6 +208,38 @@ async fn a_handshake_that_does_not_end_is_ended_and_counted() {
     // And both places are free again.
     let tunnel = node.tunnel().await;
     assert_eq!(http::get(tunnel.addr(), "/v1/channels").await.status(), 200);
+}
+
+/// Who says nothing behind its handshake waits where it costs little, is served when it speaks, and is let
+/// go in the end. (hyper would have greeted HTTP/2, and answered HTTP/1 with 408.)
+#[tokio::test]
+async fn who_says_nothing_behind_the_handshake_is_let_go() {
+    let node = Node::start("[limits]\nhead_timeout = \"1s\"\n").await;
+    let silence = async |alpn: &[&str], tail: &[u8]| {
+        let (at, authority) = (node.gateway.addr(), node.authority.certificate());
+        let mut client = connect_tls(at, &authority, alpn).await;
+        client.write_all(tail).await.unwrap();
+        let mut got = Vec::new();
+        // A clean end: TLS says that it is one.
+        soon("the end", client.read_to_end(&mut got)).await.unwrap();
+        String::from_utf8_lossy(&got).into_owned()
+    };
+    let half = b"GET /v1/channels HTTP/1.1\r\nHost: local";
+    let (one, two, none, half) = tokio::join!(
+        silence(&["http/1.1"], b""),
+        silence(&["h2"], b""),
+        silence(&[], b""),
+        silence(&["http/1.1"], half),
+    );
+    assert_eq!((&*one, &*two, &*none), ("", "", ""));
+    assert!(half.starts_with("HTTP/1.1 408 "), "{half}");
+    let refused = "tidewire_handshakes_refused_total{reason=\"head_timeout\"}";
+    soon("the count", async {
+        while node.gateway.metric(refused).await != Some(4.0) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 /// Who speaks HTTP where HTTPS is spoken is told so.
