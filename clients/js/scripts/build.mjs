@@ -44,9 +44,10 @@ const { outputFiles: [bundle] } = await build({
   bundle: true,
   format: 'esm',
   target: 'es2022',
+  minifySyntax: true,
   write: false,
 });
-const { code } = await minify(bundle.text, { module: true, ecma: 2020, compress: { passes: 3, unsafe_arrows: true } });
+const { code } = await minify(bundle.text, { module: true, ecma: 2020, compress: { passes: 3, unsafe_arrows: true, hoist_funs: true } });
 const text = `// tidewire ${version}, made of clients/js\n${code}\n`;
 writeFileSync(`${root}dist/tidewire.js`, text);
 keep('examples/lib/tidewire.js', text);

@@ -1,4 +1,4 @@
-export { Channel } from './channel.js';
-export { Client, connect } from './client.js';
+export type { Channel } from './channel.js';
+export { type Client, connect } from './client.js';
 export { TidewireError } from './errors.js';
 export type * from './types.js';

@@ -5,10 +5,10 @@
  */
 export function watchLifecycle(awake: () => void, asleep: () => void, signal: AbortSignal): void {
   const happened = ({ type }: Event): void => {
-    if (type === 'freeze' || type === 'pagehide') asleep();
-    else if (type !== 'visibilitychange' || !document.hidden) awake();
+    if (/freeze|hide/.test(type)) asleep();
+    else if (type[0] !== 'v' || !document.hidden) awake();
   };
-  for (const name of ['online', 'pageshow', 'resume', 'visibilitychange', 'freeze', 'pagehide']) {
+  for (const name of 'online pageshow resume visibilitychange freeze pagehide'.split(' ')) {
     // Some of them are the document's: on their way to it they pass here.
     globalThis.addEventListener?.(name, happened, { capture: true, signal });
   }

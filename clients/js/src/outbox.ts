@@ -1,15 +1,17 @@
 import { TidewireError } from './errors.js';
-import type { Frame, Link, Post } from './links/link.js';
+import { type Frame, type Link, PASSING, type Post } from './links/link.js';
 import type { PublishOptions, Receipt } from './types.js';
-
-/** Codes after which the same message may go well. */
-const PASSING = ['unavailable', 'timeout', 'too_fast', 'network'];
 
 interface Pending extends Post {
   readonly id: number;
+  /** The connection that has it, or the last one that had. */
+  on?: Link | undefined;
   /** It was handed to a connection at least once: what became of it may be unknown. */
   sent?: boolean;
-  timer?: ReturnType<typeof setTimeout>;
+  /** It was refused, and is tried again when this is over. */
+  waits?: ReturnType<typeof setTimeout> | undefined;
+  /** It was too fast. */
+  isEarly?: boolean;
   settle(code?: string | number, message?: string, acked?: object): void;
 }
 
@@ -29,7 +31,7 @@ export interface Outbox {
   rpc(method: string, payload: unknown, options?: { timeout?: number }): Promise<any>;
   /** Sends without an acknowledgement; nothing if there is no connection. */
   send(channel: string, event: string, payload: unknown, options?: PublishOptions): void;
-  /** A connection is open: everything goes out on it, in order. */
+  /** Something has changed (a connection is open, has room, a channel is there): what can go out goes out, in order. */
   flush(): void;
   /** Takes an answer: an acknowledgement, or an error, which has a code. */
   answer(frame: Omit<Frame, 'type'>): void;
@@ -39,18 +41,44 @@ export interface Outbox {
   fail(code: string): void;
 }
 
-/** `link` gives the connection if there is one that is open, and null if there is to be none. */
-export function outbox(most: number, patience: number, link: () => Link | undefined | null): Outbox {
+/**
+ * `link` gives the connection if there is one that is open, and null if there is to be none; `holds` says whether
+ * messages to a channel must wait.
+ */
+export function outbox(
+  most: number, patience: number, link: () => Link | undefined | null, holds: (channel: string) => unknown,
+): Outbox {
   const pending = new Map<number, Pending>();
   let ids = 0;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let scheduled = false;
 
-  const send = (post: Pending): void => {
+  const flush = (): void => {
+    clearTimeout(timer);
     const to = link();
-    clearTimeout(post.timer);
-    if (post.method && post.sent) return post.settle('timeout');
-    if (!to || (post.method && !to.asks)) return;
-    post.sent = true;
-    to.publish(post);
+    if (!to) return;
+    /** Channels, and questions, whose turn has not come: what is behind them waits, too. */
+    const behind = new Set<unknown>();
+    for (const post of pending.values()) {
+      const { channel = post, method } = post;
+      if (post.on === to || (method && !to.asks)) continue;
+      if (method && post.sent) {
+        post.settle('timeout');
+      } else if (post.waits || behind.has(channel) || holds(channel as string)) {
+        // The gateway was told too much: nothing goes out.
+        if (post.waits && post.isEarly) return;
+        behind.add(channel);
+      } else {
+        const wait = to.wait(post);
+        if (wait > 0) {
+          timer = setTimeout(flush, wait);
+          return;
+        }
+        post.on = to;
+        post.sent = true;
+        to.publish(post);
+      }
+    }
   };
 
   const add = (given: Post, timeout = patience, messageId?: string): Promise<Record<string, any>> =>
@@ -58,7 +86,7 @@ export function outbox(most: number, patience: number, link: () => Link | undefi
       const id = ++ids;
       const settle: Pending['settle'] = (code, message, acked) => {
         clearTimeout(late);
-        clearTimeout(post.timer);
+        clearTimeout(post.waits);
         pending.delete(id);
         if (code) reject(new TidewireError(code, message, messageId));
         else resolve(acked!);
@@ -68,7 +96,12 @@ export function outbox(most: number, patience: number, link: () => Link | undefi
       if (link() === null) return settle('closed');
       if (pending.size >= most) return settle('queue_full');
       pending.set(id, post);
-      send(post);
+      // Once for all that are added in this moment.
+      if (!scheduled) queueMicrotask(() => {
+        scheduled = false;
+        flush();
+      });
+      scheduled = true;
     });
 
   return {
@@ -78,22 +111,24 @@ export function outbox(most: number, patience: number, link: () => Link | undefi
     },
     rpc: async (method, payload, { timeout } = {}) => (await add({ method, body: bodyOf({ method }, payload) }, timeout)).payload,
     send: (channel, event, payload, { echo } = {}) => link()?.publish({ channel, body: bodyOf({ event }, payload), echo }),
-    flush: () => pending.forEach(send),
+    flush,
     answer: ({ id, type, channel, code, message, retry = 500, ...acked }) => {
       const post = pending.get(id);
       if (!post) return;
-      // What was certainly not done may be asked again.
-      if (post.method) post.sent = code === 'timeout';
-      if (PASSING.includes(code) && !(post.method && post.sent)) {
-        // Spread, so that those of many clients do not come back together.
-        post.timer = setTimeout(send, retry * (0.5 + Math.random()), post);
-      } else {
-        post.settle(code, message, acked);
-      }
+      // What the application was asked, and may have done, is not asked again.
+      if (!PASSING.includes(code) || (post.method && code === 'timeout')) return post.settle(code, message, acked);
+      if (post.method) post.sent = false;
+      // Spread, so that those of many clients do not come back together.
+      post.on = undefined;
+      post.isEarly = code === 'too_fast';
+      post.waits = setTimeout(() => {
+        post.waits = undefined;
+        flush();
+      }, retry * (1 + Math.random() / 2));
     },
     tooLarge: () => {
-      const sent = [...pending.values()].filter((post) => post.sent);
-      sent.sort((a, b) => b.body.length - a.body.length)[0]?.settle('too_large');
+      // What is larger, though it was not sent yet, would be too large, too.
+      [...pending.values()].sort((a, b) => b.body.length - a.body.length)[0]?.settle('too_large');
     },
     fail: (code) => pending.forEach((post) => post.settle(code)),
   };

@@ -4,12 +4,16 @@ import type { Options } from './types.js';
 /** Before a token ends another one is fetched: so long before (ms), or a fifth of its life if that is less. */
 const AHEAD = 30_000;
 
-/** For how many milliseconds a JWT is good from now on; for ever if it does not say. */
+/** Without `iat` the clock here decides, which may be wrong: a token that seems to end so soon (ms) may be good for long. */
+const DOUBTFUL = 60_000;
+
+/** For how many milliseconds a JWT is good from now on; for ever if it does not say, or cannot be believed. */
 function lifetime(token: string | undefined): number {
   try {
-    const claims = JSON.parse(atob(token!.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/')));
-    // By its own times where it has both: the clock here may be wrong.
-    return (claims.exp - (claims.iat ?? Date.now() / 1000)) * 1000 || Infinity;
+    const { iat, exp } = JSON.parse(atob(token!.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/')));
+    // By its own times where it has both.
+    const life = (exp - (iat ?? Date.now() / 1000)) * 1000;
+    return iat || life > DOUBTFUL ? life || Infinity : Infinity;
   } catch {
     return Infinity;
   }

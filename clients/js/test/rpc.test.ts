@@ -6,8 +6,8 @@ import { createServer } from 'node:http';
 import { expect, onTestFinished, test } from 'vitest';
 import { client, listen, startNode, startProxy, state, subscribed, until } from './lib/world.js';
 
-/** What the application answers: a status, and the body. */
-type Answer = [number, object?];
+/** What the application answers: a status, the body, and headers. */
+type Answer = [number, object?, object?];
 
 /** An application, and what it was asked. */
 async function startApplication(answer: (question: any) => Answer | Promise<Answer>) {
@@ -16,8 +16,8 @@ async function startApplication(answer: (question: any) => Answer | Promise<Answ
     let text = '';
     for await (const piece of request) text += piece;
     asked.push(JSON.parse(text));
-    const [status, body] = await answer(asked.at(-1));
-    response.writeHead(status, { 'content-type': 'application/json' }).end(body && JSON.stringify(body));
+    const [status, body, headers] = await answer(asked.at(-1));
+    response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(body && JSON.stringify(body));
   });
   onTestFinished(() => {
     server.closeAllConnections();
@@ -52,13 +52,15 @@ test('a question is answered, refused, or nobody is there to ask', async () => {
 });
 
 test('a question whose connection breaks is not asked again, one that was not asked is', async () => {
-  let calls = 0;
+  const busy: Answer[] = [[503, {}, { 'retry-after': '1' }], [429]];
+  let answerLate = () => {};
+  const late = new Promise<void>((resolve) => (answerLate = resolve));
   const application = await startApplication(async ({ method }) => {
-    calls += 1;
-    // Nobody is there, twice; the gateway says that nothing was done.
-    if (method === 'busy') return calls < 4 ? [503] : [200, { payload: 'at last' }];
-    await new Promise((done) => setTimeout(done, 300));
-    return [200, { payload: 'too late' }];
+    // Twice it turns the question away: the gateway says that nothing was done.
+    if (method === 'busy') return busy.shift() ?? [200, { payload: 'at last' }];
+    if (method === 'slow') await late;
+    // What has become of it, nobody can say.
+    return method === 'slow' ? [200, { payload: 'too late' }] : [Number(method), { payload: 'nonsense' }];
   });
   const node = await startNode({ env: hooked('RPC', application.url) });
   const proxy = await startProxy(node);
@@ -68,9 +70,14 @@ test('a question whose connection breaks is not asked again, one that was not as
   await until('it is asked', () => application.asked.length === 1);
   proxy.cut();
   expect(await broken).toMatchObject({ code: 'timeout' });
+  answerLate();
   await state(tw, 'open');
   expect(await tw.rpc('busy', null, { timeout: 20_000 })).toBe('at last');
-  expect(application.asked.filter(({ method }) => method === 'slow').length).toBe(1);
+  for (const status of ['500', '503', '502', '201']) {
+    await expect(tw.rpc(status, null, { timeout: 20_000 })).rejects.toMatchObject({ code: 'timeout' });
+  }
+  const times = (wanted: string) => application.asked.filter(({ method }) => method === wanted).length;
+  expect(['slow', 'busy', '500', '503', '502', '201'].map(times)).toEqual([1, 3, 1, 1, 1, 1]);
 });
 
 test('on a lesser transport a question waits for a WebSocket, or for its time', async () => {

@@ -40,7 +40,7 @@ pub use message::{
 };
 pub use namespace::{NamespaceRules, Namespaces, WhenSlow};
 pub use place::{Cursor, CursorError, EntryId, Incarnation, MAX_CURSOR_BYTES, Stored};
-pub use reply::{Acked, Reply, WelcomeChannel, Welcomed, write_page};
+pub use reply::{Acked, Pace, Reply, WelcomeChannel, Welcomed, write_page};
 pub use session::SessionId;
 pub use subprotocol::Subprotocol;
 pub use token::StreamToken;

@@ -86,8 +86,19 @@ pub struct Welcomed<'a> {
     pub expires: Option<Timestamp>,
     /// Seconds between the server's heartbeats.
     pub heartbeat: u64,
+    /// How fast the client may send.
+    pub pace: Pace,
     /// The channels of the URL that are subscribed now.
     pub channels: &'a [WelcomeChannel],
+}
+
+/// What a client may send over its WebSocket in a second, and twice as much at once; 0 is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pace {
+    /// Frames.
+    pub frames: u32,
+    /// Bytes of messages.
+    pub bytes: u32,
 }
 
 /// A channel that `welcome` names.
@@ -235,6 +246,7 @@ impl Welcomed<'_> {
             write_string(user, out);
         }
         write_expires(self.expires, out);
+        self.pace.write(out);
         out.extend_from_slice(br#","channels":["#);
         for (i, channel) in self.channels.iter().enumerate() {
             out.extend_from_slice(if i == 0 { b"{" } else { b",{" });
@@ -244,6 +256,23 @@ impl Welcomed<'_> {
             out.push(b'}');
         }
         out.extend_from_slice(b"]}");
+    }
+}
+
+impl Pace {
+    /// Writes `"pace"` with those of its members that are limits, if there is one.
+    fn write(self, out: &mut Vec<u8>) {
+        let limits = [(&br#""frames":"#[..], self.frames), (br#""bytes":"#, self.bytes)];
+        let mut begin = &br#","pace":{"#[..];
+        for (name, limit) in limits.into_iter().filter(|(_, limit)| *limit > 0) {
+            out.extend_from_slice(begin);
+            out.extend_from_slice(name);
+            write_number(limit.into(), out);
+            begin = b",";
+        }
+        if self != Self::default() {
+            out.push(b'}');
+        }
     }
 }
 

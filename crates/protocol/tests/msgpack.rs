@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use tidewire_protocol::{
     Acked, Channel, ClientFrame, Code, Cursor, EntryId, Event, Incarnation, Message, MessageId,
-    Payload, Reply, Request, Sender, SessionId, Stored, Subprotocol, Timestamp, WelcomeChannel,
-    Welcomed,
+    Pace, Payload, Reply, Request, Sender, SessionId, Stored, Subprotocol, Timestamp,
+    WelcomeChannel, Welcomed,
 };
 
 const LIMIT: usize = 64 << 10;
@@ -201,7 +201,8 @@ fn every_reply() {
     let expires = Some(Timestamp::from_millis(1_700_000_000_123));
     let welcome = |user, expires| {
         let channels = &channels;
-        Reply::Welcome(Welcomed { session, user, expires, heartbeat: 25, channels })
+        let pace = Pace { frames: 100, bytes: 1 << 20 };
+        Reply::Welcome(Welcomed { session, user, expires, heartbeat: 25, pace, channels })
     };
     let replies = [
         welcome(None, None),

@@ -25,6 +25,8 @@ enum Said {
     Answer(u16, Value),
     /// The text as it is.
     Text(u16, String),
+    /// A status, and when to come back.
+    Later(u16),
     /// Yes, once the gate is open.
     WhenOpen,
     /// It closes the connection.
@@ -120,16 +122,22 @@ async fn serve(
         let question: Value = serde_json::from_slice(&body).unwrap();
         let said = decide(&question);
         all.send_modify(|all| all.push(question));
+        let mut more = "";
         let (status, text) = match said {
             Said::Answer(status, answer) => (status, answer.to_string()),
             Said::Text(status, text) => (status, text),
+            Said::Later(status) => {
+                more = "retry-after: 1\r\n";
+                (status, String::new())
+            }
             Said::WhenOpen => {
                 let _ = open.wait_for(|open| *open).await;
                 (200, String::new())
             }
             Said::HangUp => return Ok(()),
         };
-        let head = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n\r\n", text.len());
+        let length = text.len();
+        let head = format!("HTTP/1.1 {status} x\r\n{more}content-length: {length}\r\n\r\n");
         socket.write_all(&[head.as_bytes(), text.as_bytes()].concat()).await?;
     }
 }
@@ -532,9 +540,11 @@ async fn a_hook_that_is_down_is_a_no_and_is_left_alone_for_a_while() {
 async fn what_is_no_answer_is_no_yes() {
     let app =
         App::start(|question| match question["method"].as_str().or(question["payload"].as_str()) {
-            Some("500") => Said::Text(500, "{}".to_owned()),
-            Some("302") => Said::Text(302, String::new()),
             Some("nonsense") => Said::Text(200, "yes".to_owned()),
+            Some("later") => Said::Later(503),
+            Some(status) if status.parse::<u16>().is_ok() => {
+                Said::Text(status.parse().unwrap(), "{}".to_owned())
+            }
             Some("typo") => Said::Text(200, r#"{"eror":{}}"#.to_owned()),
             Some("large") => Said::Answer(200, json!({"payload": "x".repeat(70_000)})),
             Some("huge") => Said::Text(200, " ".repeat(1 << 20)),
@@ -545,11 +555,16 @@ async fn what_is_no_answer_is_no_yes() {
     let gateway = open(&app.config(&["publish", "rpc"])).start().await;
     let mut ws = WebSocket::connect(gateway.addr(), "/v1/ws").await;
     ws.expect("welcome").await;
-    for bad in ["500", "302", "nonsense", "typo", "large", "huge"] {
+    // Whether it has acted on that, nobody knows.
+    let unknown = ["500", "502", "503", "504", "201", "302", "nonsense", "typo", "large", "huge"];
+    // That says that it has not.
+    let undone = ["400", "401", "404", "429", "later"];
+    let all = unknown.map(|it| (it, "timeout")).into_iter();
+    for (bad, code) in all.chain(undone.map(|it| (it, "unavailable"))) {
         let answer = ws.ask(&json!({"type": "rpc", "id": bad, "method": bad})).await;
-        assert_eq!(answer["code"], "unavailable", "{bad}");
+        assert_eq!(answer["code"], code, "{bad}");
         let publish = json!({"type": "publish", "id": bad, "channel": "a", "payload": bad});
-        assert_eq!(ws.ask(&publish).await["code"], "unavailable", "{bad}");
+        assert_eq!(ws.ask(&publish).await["code"], code, "{bad}");
     }
     // It may have acted on that: it is not asked again, and the client is told what it may do.
     let asked = app.asked().len();
@@ -559,7 +574,7 @@ async fn what_is_no_answer_is_no_yes() {
     assert_eq!(answer["code"], "timeout", "{answer}");
     assert!(answer["message"].as_str().unwrap().contains("m7"), "{answer}");
     assert_eq!(app.asked().len(), asked + 1);
-    assert_eq!(outcomes(&gateway, "rpc", "bad_answer").await, 6.0);
+    assert_eq!(outcomes(&gateway, "rpc", "bad_answer").await, 15.0);
     assert_eq!(outcomes(&gateway, "publish", "broken").await, 1.0);
     // These are no client's errors: the session lives, and nothing was published.
     assert_eq!(ws.ask(&json!({"type": "rpc", "id": 2, "method": "ok"})).await["type"], "ack");

@@ -428,6 +428,33 @@ async fn a_user_publishes_so_much_over_all_connections() {
     assert!(limited(&gateway, "publishes_per_user").await >= 2.0);
 }
 
+/// There may be room again within a batch: what was refused would be sent again behind what was not.
+#[tokio::test]
+async fn a_batch_that_is_too_fast_keeps_its_order() {
+    let gateway = gateway("[limits]\npublishes_per_user = 1_000\n").await;
+    let messages: Vec<_> = (0..100).map(|n| json!({"channel": "a", "payload": n})).collect();
+    let body = json!({ "messages": messages }).to_string();
+    let request = format!(
+        "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+        Authorization: Bearer {}\r\nContent-Type: application/json\r\n\
+        Content-Length: {}\r\n\r\n{body}",
+        token("alice"),
+        body.len()
+    );
+    let mut cut = 0;
+    for _ in 0..60 {
+        let answer = http::raw(gateway.addr(), request.as_bytes()).await;
+        let answer = answer.json();
+        let results = answer["results"].as_array().unwrap();
+        let first = results.iter().position(|one| !one["code"].is_null()).unwrap_or(100);
+        cut += usize::from((1..100).contains(&first));
+        for refused in &results[first..] {
+            assert_eq!(refused["code"], "too_fast", "{first}: {refused}");
+        }
+    }
+    assert!(cut > 0);
+}
+
 #[tokio::test]
 async fn a_namespace_takes_so_much_from_its_clients() {
     let gateway = gateway(

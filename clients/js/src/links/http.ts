@@ -1,4 +1,4 @@
-import { type Context, type Failure, type Link, type Post, written } from './link.js';
+import { type Context, type Failure, LONGEST, type Link, type Post, written } from './link.js';
 
 /** Most messages of one request, and most characters (three bytes at most each; a request may have 1 MiB). */
 const BATCH = 100;
@@ -34,6 +34,8 @@ export async function request<T>(
       method: body && 'POST', body, headers, cache: 'no-store', signal: bound.signal,
     });
     if (!response.ok) response.failure = await failureOf(response);
+    // A link that is over hands over nothing.
+    signal.throwIfAborted();
     return await read(response);
   } finally {
     clearTimeout(timer);
@@ -45,40 +47,48 @@ async function failureOf(response: Response): Promise<Failure> {
   const { status, headers } = response;
   // What is between may answer with anything.
   const { code = 'network', detail = `HTTP ${status}` } = await response.json().catch(() => ({}));
-  const retry = Number(headers.get('retry-after')) * 1000 || undefined;
+  const retry = +headers.get('retry-after')! * 1000 || undefined;
   const final = status === 401;
   return { code, message: detail, token: final, final, retry };
 }
 
 /**
- * Publishes for the links that only receive: in order, one request at a time, with all that has come meanwhile in
- * the next one. Answers come as the frames of a WebSocket would.
+ * Publishes for the links that only receive: in order, one request at a time. Answers come as the frames of a
+ * WebSocket would.
  */
-function poster(context: Context, { session }: Work, signal: AbortSignal): Link['publish'] {
-  const queue: Post[] = [];
+function poster(context: Context, { session }: Work, signal: AbortSignal): Pick<Link, 'wait' | 'publish'> {
+  let queue: Post[] = [];
+  let chars = 0;
   let busy = false;
 
   const pump = async (): Promise<void> => {
+    const posts = queue;
+    queue = [];
+    chars = 0;
     busy = true;
-    while (queue[0] && !signal.aborted) {
-      let chars = 0;
-      const posts = queue.filter(({ body }, n) => ((chars += body.length) < BATCH_CHARS && n < BATCH) || !n);
-      queue.splice(0, posts.length);
-      const messages = posts.map((post) => written({ exclude: post.echo === false ? session?.() : undefined }, post));
-      const { results, ...failure }: Record<string, any> = await request(
-        context, 'v1/messages', signal, context.patience,
-        async (response) => response.failure ?? response.json(), `{"messages":[${messages}]}`,
-      ).catch(lost);
-      // A link that is over hands over nothing, and its messages go out on the next one.
-      if (!signal.aborted) posts.forEach(({ id }, n) => context.receive({ ...failure, ...results?.[n], channel: '', type: '', id }));
-    }
+    const messages = posts.map((post) => written({ exclude: post.echo === false ? session?.() : undefined }, post));
+    const { results, ...failure }: Record<string, any> = await request(
+      context, 'v1/messages', signal, context.patience,
+      async (response) => response.failure ?? response.json(), `{"messages":[${messages}]}`,
+    ).catch(lost);
     busy = false;
+    // A link that is over hands over nothing, and its messages go out on the next one.
+    if (signal.aborted) return;
+    if (queue[0]) queueMicrotask(pump);
+    posts.forEach(({ id }, n) => context.receive({ ...failure, ...results?.[n], channel: '', type: '', id }));
+    context.idle();
   };
 
-  return (post) => {
-    queue.push(post);
-    // With all that is published in this moment.
-    if (!busy) queueMicrotask(() => busy || pump());
+  const isFull = ({ body }: Post): unknown => queue[BATCH - 1] || (queue[0] && chars + body.length > BATCH_CHARS);
+
+  return {
+    wait: (post) => (busy || isFull(post) ? LONGEST : 0),
+    publish: (post) => {
+      if (isFull(post)) return;
+      chars += post.body.length;
+      // With all that is published in this moment.
+      if (queue.push(post) < 2 && !busy) queueMicrotask(pump);
+    },
   };
 }
 
@@ -136,7 +146,7 @@ export function httpLink(context: Context, work: (fail: (failure: Failure) => vo
     subscribe: restart,
     unsubscribe: restart,
     renew: restart,
-    publish: poster(context, does, life.signal),
+    ...poster(context, does, life.signal),
     probe: does.probe,
     close,
   };

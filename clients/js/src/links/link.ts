@@ -8,6 +8,8 @@ export interface Place {
   readonly name: string;
   readonly cursor: string | undefined;
   readonly rewind: number | string | undefined;
+  /** 1 while it is to be subscribed, 2 once that is answered (it is there, or refused), else 0. */
+  readonly joined: number;
 }
 
 /** A publish as a link needs to know it. */
@@ -43,12 +45,14 @@ export interface Context {
   token(): string | undefined;
   readonly WebSocket: NonNullable<Options['WebSocket']>;
   readonly fetch: typeof fetch;
-  /** The channels that are wanted. */
+  /** The channels that are wanted, all of which are to be subscribed now: none of them is there yet. */
   places(): Place[];
   /** Hands over a frame; `subscribed` is of the links' own making. One with a channel and a `code`: it cannot be had. */
   receive(frame: Frame): void;
   /** Ready for use. */
   opened(session?: string): void;
+  /** There is room for publishes again, after a `wait` of which nobody could say how long it takes. */
+  idle(): void;
   /** It is over; called once, and not after `close`. */
   failed(failure: Failure): void;
 }
@@ -57,6 +61,9 @@ export interface Context {
 export interface Link {
   subscribe(place: Place): unknown;
   unsubscribe(name: string): unknown;
+  /** For how long (ms) this post has to wait, {@link LONGEST} at most: 0 or less if it can be published now. */
+  wait(post: Post): number;
+  /** Publishes; what has no id may be dropped. */
   publish(post: Post): void;
   /** Whether the application can be asked over it. */
   readonly asks?: boolean;
@@ -70,6 +77,9 @@ export interface Link {
 
 /** The longest that a timer is to wait (ms): eleven days. Beyond 2^31 they fire at once. */
 export const LONGEST = 1e9;
+
+/** Codes after which the same thing may go well. */
+export const PASSING = ['unavailable', 'timeout', 'too_fast', 'network'];
 
 /** A post's JSON, with these members before its own. */
 export const written = (head: object, { channel, body }: Post): string =>

@@ -31,7 +31,7 @@ export async function* frames(body: ReadableStream<Uint8Array>): AsyncGenerator<
   const reader = body.getReader();
   const decoder = new TextDecoder();
   let rest = '';
-  let event = '';
+  let type = '';
   let data = '';
   for (;;) {
     const { done, value } = await reader.read();
@@ -40,15 +40,14 @@ export async function* frames(body: ReadableStream<Uint8Array>): AsyncGenerator<
     rest = lines.pop()!;
     yield { type: '' };
     for (const line of lines) {
-      const [, field, text = ''] = /^(\w+): ?(.*)$/s.exec(line) ?? [];
-      if (field === 'event') event = text;
+      const [, field, text = ''] = /^(\w+): ?(.*)/s.exec(line) ?? [];
+      // What is the gateway's own has its type here, behind a prefix; a message is a whole frame, which has its own.
+      if (field === 'event') type = text.slice(9);
       if (field === 'data') data += text;
       if (field === 'retry') yield { type: field, retry: +text };
       if (line) continue;
-      // A message is a whole frame; what is the gateway's own has its type as the event's name.
-      const [own, type] = event.split('tidewire:');
-      if (data) yield { ...JSON.parse(data), ...(!own && type && { type }) };
-      event = data = '';
+      if (data) yield { type, ...JSON.parse(data) };
+      type = data = '';
     }
   }
 }

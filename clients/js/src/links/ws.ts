@@ -2,6 +2,10 @@ import { type Context, type Failure, type Frame, type Link, type Place, now, wri
 
 /** Most bytes that may wait in the socket before messages without an acknowledgement are dropped. */
 const BUFFERED = 1 << 16;
+/** A second (ms), and a little more: pongs, which nobody here sees, count at the gateway, too. */
+const SECOND = 1_010;
+/** So far (ms) may frames be ahead of the gateway's pace: it allows two seconds, and lines make bunches. */
+const BURST = 1_500;
 
 /** A WebSocket, with channels and publishes as frames on it. */
 export function openWebSocket(context: Context): Link {
@@ -19,31 +23,53 @@ export function openWebSocket(context: Context): Link {
   let heard = now();
   let pinged = 0;
   let { quiet, patience } = context;
+  /** Frames that wait for their turn, before any publish. */
+  const lane: string[] = [];
+  /** When all that was sent would have gone out, at the gateway's pace. */
+  let due = 0;
+
+  const ahead = (): number => due - now();
+
+  const send = (text: string): void => {
+    const { frames, bytes } = welcome?.pace ?? {};
+    due = Math.max(due, now()) + SECOND * Math.max(1 / frames || 0, new TextEncoder().encode(text).length / bytes || 0);
+    socket.send(text);
+  };
+
+  const drain = (): void => {
+    while (lane[0] && ahead() < BURST) send(lane.shift()!);
+    if (lane[0]) setTimeout(drain, ahead() - BURST);
+  };
 
   const ask = (frame: object, answered?: (frame: Frame) => void): number => {
     asked.set(--ids, answered);
-    socket.send(JSON.stringify({ ...frame, id: ids }));
+    if (lane.push(JSON.stringify({ ...frame, id: ids })) < 2) drain();
     return ids;
   };
 
   const close = (): void => {
     open = false;
+    lane.length = 0;
     clearInterval(watchdog);
     socket.onclose = socket.onerror = socket.onmessage = () => {};
     socket.close();
   };
 
+  const fail = (failure: Failure): void => {
+    close();
+    context.failed(failure);
+  };
+
   const probe = (): void => {
     if (!open || pinged > heard) return;
-    socket.send('{"type":"ping"}');
+    ask({ type: 'ping' });
     pinged = now();
   };
 
   /** Looks whether the gateway has said anything lately; asks it, and gives up. */
   const watchdog = setInterval(() => {
     if (pinged > heard && now() - pinged > patience) {
-      close();
-      context.failed({ code: 'timeout' });
+      fail({ code: 'timeout' });
     } else if (now() - heard > quiet!) {
       probe();
     }
@@ -55,8 +81,7 @@ export function openWebSocket(context: Context): Link {
         isIn = true;
         begin();
       } else if (frame.code === 'unavailable' && !open) {
-        close();
-        context.failed(frame as Frame & Failure);
+        fail(frame as Frame & Failure);
       }
       // Else the close code that follows will tell.
     });
@@ -66,8 +91,8 @@ export function openWebSocket(context: Context): Link {
     if (open || !welcome || !isIn) return;
     open = true;
     quiet ??= welcome.heartbeat * 1000;
-    context.opened(welcome.session);
     context.places().forEach(subscribe);
+    context.opened(welcome.session);
   };
 
   const subscribe = (place: Place): void => {
@@ -88,15 +113,9 @@ export function openWebSocket(context: Context): Link {
     wanted.set(channel, id);
   };
 
-  /** Tells that a channel is not there, or asks again when that may help. */
   const refused = (frame: Frame): void => {
-    const { channel, code, retry = 1_000 } = frame;
-    wanted.delete(channel);
-    if (code !== 'unavailable') return context.receive(frame);
-    setTimeout(() => {
-      const place = context.places().find(({ name }) => name === channel);
-      if (open && place && !wanted.has(channel)) subscribe(place);
-    }, retry);
+    wanted.delete(frame.channel);
+    context.receive(frame);
   };
 
   const unsubscribe = (channel: string): void => {
@@ -126,26 +145,30 @@ export function openWebSocket(context: Context): Link {
   };
   // An error is followed by a close with 1006, but not where the page's policy forbids the address.
   socket.onclose = socket.onerror = ({ code = 1006, reason }: Partial<CloseEvent>) => {
-    close();
-    context.failed({
+    fail({
       code: code === 1006 ? 'network' : code,
       message: reason,
-      final: code >= 4100 && code < 4200,
+      final: code >= 4100,
       token: code === 4002 || code === 4100,
     });
   };
 
   return {
     // Before that it is not needed: all are subscribed at the beginning.
-    subscribe: (place) => open && subscribe(place),
+    subscribe: (place) => open && !wanted.has(place.name) && subscribe(place),
     unsubscribe: (name) => open && unsubscribe(name),
+    wait: () => ahead() - BURST + lane.length,
     publish: (post) => {
       const { id, echo, method } = post;
-      if (id || socket.bufferedAmount < BUFFERED) socket.send(written({ type: method ? 'rpc' : 'publish', id, echo }, post));
+      // Half of the burst is for those that are waited for.
+      if (id || (socket.bufferedAmount < BUFFERED && ahead() < BURST / 2)) {
+        send(written({ type: method ? 'rpc' : 'publish', id, echo }, post));
+      }
     },
     asks: true,
     probe,
-    renew: authorize,
+    // A token that is under way already is good for now.
+    renew: () => welcome && authorize(),
     close,
   };
 }

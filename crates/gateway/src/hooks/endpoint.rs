@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Client, StatusCode, Url};
 use tidewire_protocol::{BodyError, Code, Hook, HookAnswer};
 use tokio::sync::Semaphore;
@@ -47,7 +47,7 @@ enum Outcome {
     Ok,
     /// No.
     Refused,
-    /// It was answered with what is no answer.
+    /// It was answered with what is no answer; whether it was acted on, a status may say.
     Bad,
     /// There is nobody at the address; nothing was sent.
     Unreachable,
@@ -93,6 +93,8 @@ struct Failure {
     why: String,
     /// A sign that the application is down, and no fault of this one question.
     is_down: bool,
+    /// Nothing was done: the question was not sent, or was turned away.
+    is_undone: bool,
 }
 
 impl Failure {
@@ -102,11 +104,26 @@ impl Failure {
             error if error.is_timeout() => Outcome::TimedOut,
             _ => Outcome::Broken,
         };
-        Self { outcome, why: error.without_url().to_string(), is_down: true }
+        let is_undone = outcome == Outcome::Unreachable;
+        Self { outcome, why: error.without_url().to_string(), is_down: true, is_undone }
     }
 
     fn bad(why: impl Into<String>) -> Self {
-        Self { outcome: Outcome::Bad, why: why.into(), is_down: false }
+        Self { outcome: Outcome::Bad, why: why.into(), is_down: false, is_undone: false }
+    }
+
+    /// By a status that is neither yes nor no.
+    fn status(status: StatusCode, headers: &HeaderMap) -> Self {
+        Self {
+            outcome: Outcome::Bad,
+            why: format!("status {}", status.as_u16()),
+            is_down: matches!(status.as_u16(), 502..=504),
+            // A 4xx says that the request was not carried out (RFC 9110, 15.5). A 5xx, or an answer
+            // that is none, may come from halfway through, a 502 or 504 from a proxy that has passed
+            // the request on. Only who says when to come back (a 503, 15.6.4) has turned it away.
+            is_undone: status.is_client_error()
+                || (status == StatusCode::SERVICE_UNAVAILABLE && headers.contains_key(RETRY_AFTER)),
+        }
     }
 }
 
@@ -145,16 +162,16 @@ impl Endpoint {
     pub(super) async fn ask(self: Arc<Self>, body: Bytes) -> Result<HookAnswer, BodyError> {
         let turn = tokio::time::timeout(self.settings.timeout, self.turns.acquire()).await;
         let Ok(_turn) = turn else {
-            return Err(self.failed(Outcome::Busy));
+            return Err(self.failed(Outcome::Busy, true));
         };
         let Some(leave) = self.breaker.leave(Instant::now()) else {
-            return Err(self.failed(Outcome::Open));
+            return Err(self.failed(Outcome::Open, true));
         };
         let began = Instant::now();
         let answer = tokio::time::timeout(self.settings.timeout, self.send(&body)).await;
         let answer = answer.unwrap_or_else(|_| {
             let why = format!("no answer within {:?}", self.settings.timeout);
-            Err(Failure { outcome: Outcome::TimedOut, why, is_down: true })
+            Err(Failure { outcome: Outcome::TimedOut, why, is_down: true, is_undone: false })
         });
         self.took.record(began.elapsed());
         let change = leave.tell(!answer.as_ref().is_err_and(|it| it.is_down), Instant::now());
@@ -170,7 +187,7 @@ impl Endpoint {
                     Err(BodyError { code, message })
                 }
             },
-            Err(failure) => Err(self.failed(failure.outcome)),
+            Err(failure) => Err(self.failed(failure.outcome, failure.is_undone)),
         }
     }
 
@@ -198,6 +215,7 @@ impl Endpoint {
 
     async fn read(&self, mut response: reqwest::Response) -> Result<HookAnswer, Failure> {
         let status = response.status();
+        let headers = std::mem::take(response.headers_mut());
         let most = 2 * self.value_bytes + MORE_BYTES;
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(Failure::of)? {
@@ -213,11 +231,7 @@ impl Endpoint {
                 let refusal = Some(HookAnswer::forbidden(&body));
                 return Ok(HookAnswer { refusal, ..HookAnswer::default() });
             }
-            _ => {
-                let is_down = matches!(status.as_u16(), 502..=504);
-                let why = format!("status {}", status.as_u16());
-                return Err(Failure { outcome: Outcome::Bad, why, is_down });
-            }
+            _ => return Err(Failure::status(status, &headers)),
         }
         let answer = HookAnswer::parse(self.hook, &body).map_err(Failure::bad)?;
         for (name, value) in [("payload", &answer.payload), ("result", &answer.result)] {
@@ -233,13 +247,13 @@ impl Endpoint {
         self.outcomes[outcome as usize].increment(1);
     }
 
-    /// What the client is told. Whether the application has acted is known unless its answer
-    /// should have come and did not.
-    fn failed(&self, outcome: Outcome) -> BodyError {
+    /// What the client is told. A question that changes nothing may be asked again, whatever became
+    /// of it; one that does, only if nothing was done.
+    fn failed(&self, outcome: Outcome, is_undone: bool) -> BodyError {
         self.count(outcome);
         let has_effect = matches!(self.hook, Hook::Publish | Hook::Rpc);
         let (code, message) = match outcome {
-            Outcome::TimedOut | Outcome::Broken if has_effect => {
+            _ if has_effect && !is_undone => {
                 (Code::Timeout, "the application has not answered; the outcome is unknown")
             }
             Outcome::Busy => (Code::Unavailable, "the application is busy; try again"),

@@ -1,6 +1,6 @@
 //! Publishing over HTTP.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use axum::Extension;
@@ -106,8 +106,11 @@ pub(crate) async fn many(
     }
     let body = read(&headers, body, MAX_BATCH_BYTES, app.settings.body_timeout).await?;
     // All are on their way before the first answer is awaited: one round trip, in order.
-    let mut begun: Vec<_> =
-        batch(&body)?.into_iter().flat_map(|item| begin(&app, &caller.identity, item)).collect();
+    let mut full = HashSet::new();
+    let mut begun: Vec<_> = batch(&body)?
+        .into_iter()
+        .flat_map(|item| begin(&app, &caller.identity, item, &mut full))
+        .collect();
     ask(&app, &caller.identity, &mut begun).await;
     let mut results = Vec::with_capacity(begun.len());
     for begun in begun {
@@ -210,7 +213,14 @@ impl Begun {
     }
 }
 
-fn begin(app: &App, who: &Identity, (channels, publication): BatchItem) -> Vec<Begun> {
+/// Begins an item of a batch. Messages to a channel that is `full`, because one before was too fast,
+/// are too fast, too: there may be room again, but sent again they would come in another order.
+fn begin(
+    app: &App,
+    who: &Identity,
+    (channels, publication): BatchItem,
+    full: &mut HashSet<Channel>,
+) -> Vec<Begun> {
     let most = app.settings.message_bytes;
     let publication = match publication {
         Ok(publication) if publication.payload.len() > most => {
@@ -226,13 +236,19 @@ fn begin(app: &App, who: &Identity, (channels, publication): BatchItem) -> Vec<B
             channels.iter().map(refuse).collect()
         }
         Ok(publication) => {
-            let begin = |name: &String| begin_one(app, who, name, publication.clone());
+            let begin = |name: &String| begin_one(app, who, name, publication.clone(), full);
             channels.iter().map(begin).collect()
         }
     }
 }
 
-fn begin_one(app: &App, who: &Identity, name: &str, publication: Publication) -> Begun {
+fn begin_one(
+    app: &App,
+    who: &Identity,
+    name: &str,
+    publication: Publication,
+    full: &mut HashSet<Channel>,
+) -> Begun {
     let channel = match Channel::new(name) {
         Ok(channel) => channel,
         Err(error) => {
@@ -240,7 +256,15 @@ fn begin_one(app: &App, who: &Identity, name: &str, publication: Publication) ->
             return Begun::refused(app, Some(name), &error, None);
         }
     };
+    if full.contains(&channel) {
+        let message = "a message to this channel before it was too fast".to_owned();
+        let error = BodyError { code: Code::TooFast, message };
+        return Begun::refused(app, Some(name), &error, None);
+    }
     if let Err(denied) = app.may_publish_now(who, &channel) {
+        if denied.code == Code::TooFast {
+            full.insert(channel);
+        }
         return Begun::refused(app, Some(name), &refusal(denied), None);
     }
     if app.asks_publish(who, &channel) {

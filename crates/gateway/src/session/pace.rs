@@ -6,6 +6,8 @@
 
 use std::cell::Cell;
 
+use tidewire_auth::Identity;
+use tidewire_hub::Transport;
 use tidewire_protocol::{Code, FrameId, Reply};
 
 use super::Session;
@@ -104,6 +106,19 @@ impl Session {
         if bytes > 0 && rates.bytes > 0 {
             self.pace.take_part(rates, bytes, self.app.millis());
         }
+    }
+
+    /// What the client is told of how fast it may send: a client that goes by it is never too fast,
+    /// unless its user has other connections.
+    pub(super) fn pace_of(&self, who: &Identity) -> tidewire_protocol::Pace {
+        if self.form.transport() != Transport::WebSocket {
+            return tidewire_protocol::Pace::default();
+        }
+        let Rates { frames, bytes } = self.rates();
+        let of_user = who.user().and(self.app.settings.publishes_per_user).unwrap_or(0);
+        // 0 is no limit.
+        let frames = [frames, of_user].into_iter().filter(|rate| *rate > 0).min().unwrap_or(0);
+        tidewire_protocol::Pace { frames, bytes }
     }
 
     fn rates(&self) -> Rates {

@@ -52,6 +52,7 @@ impl Session {
             user: identity.user(),
             expires: crate::auth::expires(&identity),
             heartbeat: heartbeat.as_secs(),
+            pace: self.pace_of(&identity),
             channels: &channels,
         };
         // Without an id, a client that held one nobody can read keeps it, and is told again.

@@ -16,10 +16,18 @@ fn replies_are_the_protocols_frames() {
     let id = ClientFrame::parse_json(r#"{"type":"ping","id":"q\"1"}"#).unwrap().id;
     let channels = [WelcomeChannel { channel: channel.clone(), cursor: None, recovered: None }];
     let expires = Some(Timestamp::from_millis(0));
-    let welcomed = |user, expires| {
+    let paced = |user, expires, pace| {
         let channels = &channels;
-        Reply::Welcome(Welcomed { session, user, expires, heartbeat: 25, channels })
+        Reply::Welcome(Welcomed { session, user, expires, heartbeat: 25, pace, channels })
     };
+    let welcomed = |user, expires| paced(user, expires, Pace::default());
+    for (frames, bytes, expected) in [
+        (100, 0, json!({"frames": 100})),
+        (0, 7, json!({"bytes": 7})),
+        (1, u32::MAX, json!({"frames": 1, "bytes": u32::MAX})),
+    ] {
+        assert_eq!(value(&paced(None, None, Pace { frames, bytes }))["pace"], expected);
+    }
     assert_eq!(
         value(&welcomed(Some("alice"), expires)),
         json!({"type": "welcome", "session": "AAAAAAAAAAAAAAAAAAAAAA", "heartbeat": 25,

@@ -1,0 +1,139 @@
+// What a client publishes to a channel after it began to listen there comes back to it, however fresh the channel is.
+
+import { describe, expect, test } from 'vitest';
+import WebSocket from 'ws';
+import { packed } from '../src/msgpack.js';
+import { client, listen, startNode, startProxy, startRedis, state, subscribed, until } from './lib/world.js';
+
+const numbers = (count: number) => Array.from({ length: count }, (_, n) => n);
+
+const WAYS = [['ws', {}], ['packed', { WebSocket: packed(WebSocket as any) }], ['sse', {}], ['poll', {}]] as const;
+
+describe.each(WAYS)('over %s', (way, more) => {
+  const transport = way === 'packed' ? 'ws' : way;
+  const options = { transports: [transport], ...more };
+  // While polling there are no live channels.
+  const kinds = way === 'poll' ? ['room'] : ['room', 'live'];
+
+  test('many fresh channels: on and publish at once, at the start and later', async () => {
+    const redis = await startRedis();
+    const node = await startNode({ redis });
+    for (const round of numbers(6)) {
+      const tw = client(node, options);
+      const begin = async (name: string) => {
+        const all = numbers(5).map((n) => {
+          const heard = listen(tw, `${kinds[n % kinds.length]}:${name}:${round}:${n}`);
+          return { heard, receipt: heard.channel.publish('n', n) };
+        });
+        await Promise.all(all.map(({ receipt }) => receipt));
+        const deaf = () => all.filter(({ heard }) => heard.payloads.length === 0).map(({ heard }) => heard.channel.name);
+        await until('every echo', () => deaf().length === 0).catch((error) => {
+          throw new Error(`${error.message}; not on ${deaf()}`);
+        });
+        expect(all.map(({ heard }) => heard.payloads)).toEqual(numbers(5).map((n) => [n]));
+      };
+      // Before there is a connection, where there is one, and many at a time.
+      await begin('first');
+      for (const step of numbers(4)) await begin(`step-${step}`);
+      await Promise.all(numbers(8).map((step) => begin(`together-${step}`)));
+      tw.close();
+    }
+  }, 60_000);
+
+  test('after a break, on a live channel and on one that was never there yet', async () => {
+    const redis = await startRedis();
+    const node = await startNode({ redis });
+    const proxy = await startProxy(node);
+    const tw = client(proxy, options);
+    const live = listen(tw, `${kinds.at(-1)}:1`);
+    await subscribed(live);
+    for (const n of numbers(5)) {
+      const broken = new Promise<void>((resolve) => {
+        const off = tw.on('state', () => {
+          off();
+          resolve();
+        });
+      });
+      proxy.cut();
+      await broken;
+      const fresh = listen(tw, `${kinds.at(-1)}:fresh:${n}`);
+      await Promise.all([live.channel.publish('n', n, { timeout: 20_000 }), fresh.channel.publish('n', n, { timeout: 20_000 })]);
+      await until('both echoes', () => live.payloads.length > n && fresh.payloads.length > 0);
+    }
+    expect(live.payloads).toEqual(numbers(5));
+  }, 60_000);
+});
+
+test('a channel that is refused, or cannot be had for now, holds up no other, and itself not for ever', async () => {
+  const redis = await startRedis();
+  const node = await startNode({ redis, env: { TIDEWIRE_NAMESPACES__SHUT__SUBSCRIBE: 'nobody' } });
+  const tw = client(node);
+  const shut = listen(tw, 'shut:1');
+  expect((await shut.channel.publish('n', 1)).messageId).toBeTruthy();
+  expect(shut.denied).toEqual([{ channel: 'shut:1', code: 'forbidden' }]);
+  const left = listen(tw, 'left:1');
+  const receipt = left.channel.publish('n', 1);
+  left.channel.leave();
+  expect((await receipt).messageId).toBeTruthy();
+});
+
+/** A WebSocket that has no answer to `subscribe` until it is let go. */
+function slow(name: string) {
+  const held: (() => void)[] = [];
+  class Slow extends WebSocket {
+    override send(data: any) {
+      const frame = JSON.parse(data);
+      if (frame.type === 'subscribe' && frame.channel === name) held.push(() => super.send(data));
+      else super.send(data);
+    }
+  }
+  return { held, Slow: Slow as any };
+}
+
+test('a look at a better transport holds nothing up', async () => {
+  const node = await startNode();
+  const proxy = await startProxy(node);
+  proxy.blocked.add('/v1/ws');
+  const tw = client(proxy, { upgradeAfter: 50 });
+  const live = listen(tw, 'live:1');
+  await subscribed(live);
+  await until('it has looked', () => proxy.seen.get('/v1/ws')! > 3);
+  await live.channel.publish('n', 1);
+  await until('its echo', () => live.payloads.length === 1);
+  expect(tw.state).toMatchObject({ transport: 'sse' });
+});
+
+test('only what is for that channel waits', async () => {
+  const node = await startNode();
+  const { held, Slow } = slow('room:slow');
+  const tw = client(node, { WebSocket: Slow });
+  const room = listen(tw, 'room:slow');
+  const order: string[] = [];
+  const waiting = [1, 2].map((n) => room.channel.publish('n', n).then(() => order.push(`slow ${n}`)));
+  await tw.channel('room:other').publish('n', 1);
+  order.push('other');
+  await state(tw, 'open');
+  held.splice(0).forEach((go) => go());
+  await Promise.all(waiting);
+  expect(order).toEqual(['other', 'slow 1', 'slow 2']);
+  await until('both', () => room.payloads.length === 2);
+  expect(room.payloads).toEqual([1, 2]);
+});
+
+test('a channel with a place need not wait: nothing behind it can be missed', async () => {
+  const node = await startNode();
+  const proxy = await startProxy(node);
+  const { held, Slow } = slow('room:1');
+  const tw = client(proxy, { WebSocket: Slow });
+  const room = listen(tw, 'room:1');
+  await until('it asks', () => held.length === 1);
+  held.pop()!();
+  await subscribed(room);
+  proxy.cut();
+  await until('it asks again', () => held.length === 1);
+  await room.channel.publish('n', 1);
+  expect(room.subscribed.length).toBe(1);
+  held.pop()!();
+  await until('its echo', () => room.payloads.length === 1);
+  expect(room.gaps).toEqual([]);
+});

@@ -1,0 +1,84 @@
+// More at once than a gateway takes that asks for tokens: it goes out at the gateway's pace, in order, and all of it.
+
+import { createHmac } from 'node:crypto';
+import { describe, expect, test } from 'vitest';
+import WebSocket from 'ws';
+import { packed } from '../src/msgpack.js';
+import { client, counted, listen, startNode, startProxy, state, subscribed, until } from './lib/world.js';
+
+const SECRET = 'a secret of thirty-two bytes, or more';
+
+/** A gateway as it comes where logging in is required: 100 frames a second, 200 messages of a user. */
+const strict = (env = {}) => startNode({ env: { TIDEWIRE_AUTH__JWT__SECRET: SECRET, TIDEWIRE_NAMESPACES__DEFAULT__HISTORY_SIZE: '2000', ...env } });
+
+function jwt(sub = 'ada'): string {
+  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const iat = Math.floor(Date.now() / 1000);
+  const signed = `${part({ alg: 'HS256' })}.${part({ sub, subscribe: ['*'], publish: ['*'], iat, exp: iat + 3_600 })}`;
+  return `${signed}.${createHmac('sha256', SECRET).update(signed).digest('base64url')}`;
+}
+
+const numbers = (count: number) => Array.from({ length: count }, (_, n) => n);
+
+/** What a node has stored of a channel, oldest first. */
+async function stored(node: any, channel: string): Promise<any[]> {
+  const url = `${node.url}/v1/channels/${channel}/messages?limit=1000`;
+  let next: string | undefined;
+  const all: any[] = [];
+  do {
+    const page = await (await fetch(next ? `${url}&before=${next}` : url, { headers: { authorization: `Bearer ${jwt('reader')}` } })).json();
+    all.unshift(...page.messages.map(({ payload }: any) => payload));
+    next = page.next;
+  } while (next);
+  return all;
+}
+
+const errors = (node: any, code: string): Promise<number> => node.metric(`tidewire_errors_total{code="${code}"}`);
+
+describe.each([['ws', {}], ['ws', { WebSocket: packed(WebSocket as any) }], ['sse', {}]] as const)('over %s %#', (transport, more) => {
+  const options = { transports: [transport], token: () => jwt(), ...more };
+
+  test('a thousand at once: all are acknowledged, and stored in their order', async () => {
+    const node = await strict();
+    const tw = client(node, options);
+    const [room, other] = [listen(tw, 'room:1'), tw.channel('room:2')];
+    await subscribed(room);
+    const all = numbers(1_000).map((n) => (n % 10 ? room.channel : other).publish('n', n, { timeout: 60_000 }));
+    expect((await Promise.all(all)).filter(({ duplicate }) => duplicate)).toEqual([]);
+    expect(await stored(node, 'room:1')).toEqual(numbers(1_000).filter((n) => n % 10));
+    expect(await stored(node, 'room:2')).toEqual(numbers(1_000).filter((n) => n % 10 === 0));
+    await counted(room, 900);
+    expect(tw.errors).toEqual([]);
+    expect(tw.states.filter(({ status }) => status === 'open').length).toBe(1);
+  }, 90_000);
+
+  test('so many that waited for a connection', async () => {
+    const node = await strict();
+    const proxy = await startProxy(node);
+    proxy.lead({ url: 'http://127.0.0.1:9' });
+    const tw = client(proxy, options);
+    const room = tw.channel('room:1');
+    const all = numbers(500).map((n) => room.publish('n', n, { timeout: 60_000 }));
+    await until('it fails', () => tw.states.some(({ status }) => status === 'waiting'));
+    proxy.lead(node);
+    await Promise.all(all);
+    expect(await stored(node, 'room:1')).toEqual(numbers(500));
+    expect(tw.states.filter(({ status }) => status === 'open').length).toBe(1);
+  }, 90_000);
+});
+
+test.each([{}, { TIDEWIRE_LIMITS__FRAMES_PER_SECOND: '20' }])('128 channels at once, left, joined again, and published to: %j', async (env) => {
+  const node = await strict(env);
+  const tw = client(node, { transports: ['ws'], token: () => jwt(), publishTimeout: 60_000 });
+  await state(tw, 'open');
+  const first = numbers(128).map((n) => listen(tw, `many:${n}`));
+  for (const { channel } of first) channel.leave();
+  const all = numbers(128).map((n) => listen(tw, `many:${n}`));
+  const receipts = all.map(({ channel }, n) => channel.publish('n', n));
+  await until('all of them', () => all.every((one) => one.subscribed[0] && one.payloads[0] !== undefined), 60_000);
+  await Promise.all(receipts);
+  expect(all.map(({ payloads }) => payloads)).toEqual(numbers(128).map((n) => [n]));
+  expect([...all, ...first].flatMap(({ denied, gaps }) => [...denied, ...gaps])).toEqual([]);
+  expect(await errors(node, 'too_fast')).toBe(0);
+  expect(tw.states.filter(({ status }) => status === 'open').length).toBe(1);
+}, 90_000);
