@@ -217,6 +217,19 @@ mod tests {
         }
     }
 
+    /// Each of them is held twice; whoever asked for more had them all at once.
+    #[tokio::test]
+    async fn so_many_pages_are_read_at_a_time() {
+        let pages = Pages::new();
+        let mut turns = Vec::new();
+        for _ in 0..PAGES {
+            turns.push(pages.turn().await.unwrap());
+        }
+        assert!(pages.turn().await.is_none(), "in vain, for a while");
+        drop(turns.pop());
+        assert!(pages.turn().await.is_some());
+    }
+
     #[test]
     fn a_page_has_so_many_bytes_and_one_message_at_least() {
         let messages: Vec<_> = [30_000, 30, 3, 30_000].map(of).into();
