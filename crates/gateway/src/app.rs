@@ -15,6 +15,7 @@ use crate::auth::Auth;
 use crate::history::Pages;
 use crate::hooks::Hooks;
 use crate::metrics::Metrics;
+use crate::seldom::Seldom;
 use crate::settings::Settings;
 
 /// Shared by all threads; nothing in it is locked.
@@ -36,6 +37,8 @@ pub(crate) struct App {
     pub(crate) http2: TaskTracker,
     pub(crate) allowance: Allowance,
     pub(crate) pages: Pages,
+    /// Lines about publishes that the broker did not take.
+    pub(crate) not_published: Seldom,
     draining: AtomicBool,
     connections: AtomicUsize,
     started: Instant,
@@ -69,6 +72,7 @@ impl App {
             addresses: Addresses::new(settings.addresses.clone()),
             allowance: Allowance::new(&settings),
             pages: Pages::new(),
+            not_published: Seldom::default(),
             settings,
             hub,
             broker,

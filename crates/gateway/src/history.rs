@@ -1,8 +1,8 @@
 //! Places and pages: what a client says about the past of a channel, checked, and read.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use metrics::{Counter, counter};
 use tidewire_auth::{Denied, Identity};
@@ -15,14 +15,13 @@ use tokio::time::timeout;
 
 use crate::app::App;
 use crate::auth::refusal;
+use crate::seldom::Seldom;
 
 /// Pages that are read at a time. Fewer than a broker has connections for reads, so that those which mend
 /// windows need not wait for them.
 const PAGES: usize = 6;
 /// How long one waits for its turn: as long as a read may take, by default.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// At most one line about reads that fail in this time.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// A part of a channel's history.
 pub(crate) struct Part {
@@ -39,8 +38,7 @@ pub(crate) struct Part {
 pub(crate) struct Pages {
     turns: Arc<Semaphore>,
     failures: Counter,
-    /// When one was told of last.
-    told_at: Mutex<Option<Instant>>,
+    told: Seldom,
 }
 
 impl Pages {
@@ -48,7 +46,7 @@ impl Pages {
         Self {
             turns: Arc::new(Semaphore::new(PAGES)),
             failures: counter!("tidewire_history_failures_total"),
-            told_at: Mutex::default(),
+            told: Seldom::default(),
         }
     }
 
@@ -61,9 +59,7 @@ impl Pages {
     /// Notes what is wrong with the broker: for operators, not for who asked.
     fn failed(&self, channel: &Channel, error: &ReadError) {
         self.failures.increment(1);
-        let mut told_at = self.told_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if told_at.is_none_or(|at| at.elapsed() >= TOLD_EVERY) {
-            *told_at = Some(Instant::now());
+        if self.told.is_due() {
             tracing::warn!(%channel, %error, "a page of history cannot be read; the next such line is a minute away");
         }
     }
@@ -219,6 +215,19 @@ mod tests {
             exclude: None,
             stored: None,
         }
+    }
+
+    /// Each of them is held twice; whoever asked for more had them all at once.
+    #[tokio::test]
+    async fn so_many_pages_are_read_at_a_time() {
+        let pages = Pages::new();
+        let mut turns = Vec::new();
+        for _ in 0..PAGES {
+            turns.push(pages.turn().await.unwrap());
+        }
+        assert!(pages.turn().await.is_none(), "in vain, for a while");
+        drop(turns.pop());
+        assert!(pages.turn().await.is_some());
     }
 
     #[test]

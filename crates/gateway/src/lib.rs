@@ -25,6 +25,7 @@ mod pressure;
 mod publish;
 mod rates;
 mod refuse;
+mod seldom;
 mod session;
 mod settings;
 mod sharing;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tidewire_auth::{Denied, Identity};
-use tidewire_broker::{PublishError, Receipt};
+use tidewire_broker::{PublishError, Published, Receipt};
 use tidewire_protocol::{
     Channel, Cursor, Message, MessageId, Publication, Sender, SessionId, Timestamp,
 };
@@ -95,11 +95,21 @@ impl Publishing {
             if outcome.is_ok() {
                 app.metrics.published(self.source, self.namespace, self.began.elapsed());
             }
-            outcome.map(|published| Done {
+            let done = |published: Published| Done {
                 cursor: published.place.map(|(life, id)| Cursor::new(&self.channel, life, id)),
                 duplicate: published.duplicate,
-            })
+            };
+            outcome.map(done).map_err(|error| self.as_told(app, error))
         })
+    }
+
+    /// The error for the publisher: why the broker is not there is the operators' business.
+    fn as_told(&self, app: &App, error: PublishError) -> PublishError {
+        let PublishError::Unavailable(why) = error else { return error };
+        if app.not_published.is_due() {
+            tracing::warn!(channel = %self.channel, why, "not published; the next such line is a minute away");
+        }
+        PublishError::Unavailable("try again".to_owned())
     }
 
     /// Waits for the broker's answer.

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 use tidewire_testkit::http::{self, Answer};
 use tidewire_testkit::websocket::WebSocket;
-use tidewire_testkit::{Gateway, RedisServer};
+use tidewire_testkit::{Gateway, RedisServer, soon};
 
 async fn page(gateway: &Gateway, query: &str) -> Answer {
     let request = format!(
@@ -109,5 +109,28 @@ async fn why_there_is_no_page_is_not_told_to_clients() {
     );
     redis.kill().await;
     check(&mut ws).await;
+    // Nor is why nothing can be published.
+    let publish = json!({"type": "publish", "id": 2, "channel": "big", "payload": 1});
+    soon("a refusal", async {
+        loop {
+            let answer = ws.ask(&publish).await;
+            match answer["code"].as_str() {
+                Some("unavailable") => {
+                    let message = answer["message"].as_str().unwrap();
+                    assert!(
+                        message.starts_with("not published: try again (messageId "),
+                        "{message}"
+                    );
+                    break;
+                }
+                // It was sent just before the connection was seen to be gone.
+                code => assert_eq!(code, Some("timeout")),
+            }
+        }
+    })
+    .await;
+    let log = gateway.log();
+    let line = log.lines().find(|line| line.contains("not published"));
+    assert!(line.is_some_and(|line| line.contains("connect")), "{log}");
     assert_eq!(gateway.metric("tidewire_history_failures_total").await, Some(4.0));
 }

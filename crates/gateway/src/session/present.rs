@@ -60,8 +60,10 @@ impl Session {
         if self.login.at_place(|place| place.is_waiting()) != Some(true) {
             return;
         }
-        // The question stood behind what waited, and its client reads that.
-        if before.waiting > 0 && self.outbox.progress().written != before.written {
+        // The question stood behind what waited, and its client reads that; or the answer has come, and
+        // is not read while publishes or a login wait.
+        let reads = before.waiting > 0 && self.outbox.progress().written != before.written;
+        if reads || self.publishes_too_much() {
             self.login.at_place(|place| place.is_unknown());
         } else {
             self.finish(End::TIMED_OUT);

@@ -153,7 +153,7 @@ impl Session {
         self.unfed.borrow().is_empty()
     }
 
-    fn publishes_too_much(&self) -> bool {
+    pub(super) fn publishes_too_much(&self) -> bool {
         self.login.is_busy()
             || usize::from(self.in_flight.get()) >= self.app.settings.publishes_in_flight
     }
