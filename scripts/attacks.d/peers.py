@@ -8,7 +8,7 @@ import dataclasses
 import json
 import time
 
-from lab import PROXY, UPGRADE, frame, token
+from lab import NODES, PROXY, UPGRADE, frame, token
 
 #: All attacks, in the order of their definition.
 ATTACKS = []
@@ -25,13 +25,15 @@ class Attack:
     name: str
     tool: str
     run: object
-    #: Against the node that counts addresses, nginx before it.
-    counted: bool = False
+    #: Which node it is against, one of `lab.NODES`.
+    node: str
 
 
-def attack(name, tool="own sockets", counted=False):
+def attack(name, tool="own sockets", node="plain", also=()):
+    """Adds an attack on a node, and the same on others."""
     def add(run):
-        ATTACKS.append(Attack(name, tool, run, counted))
+        ATTACKS.append(Attack(name, tool, run, node))
+        ATTACKS.extend(Attack(f"{name}; {NODES[other][1]}", tool, run, other) for other in also)
         return run
     return add
 
@@ -64,12 +66,15 @@ class Target:
         return ", ".join(f"{count:,} × {what}" for what, count in self.got.most_common(7)) or "nothing"
 
 
-async def connect(target, port=None, source=None, buffer=1 << 16):
-    """A connection; none, and counted, where there is none to be had."""
+async def connect(target, port=None, source=None, buffer=1 << 16, alpn=None, bare=False):
+    """A connection, with TLS where the node speaks it (unless `bare`); none, and counted, where there is none to
+    be had."""
     local = (source, 0) if source else None
+    context = None if bare else target.node.context(alpn)
+    tls = {"ssl": context, "server_hostname": "localhost"} if context else {}
     try:
         return await asyncio.wait_for(
-            asyncio.open_connection("127.0.0.1", port or target.port, local_addr=local, limit=buffer), 5)
+            asyncio.open_connection("127.0.0.1", port or target.port, local_addr=local, limit=buffer, **tls), 5)
     except (OSError, TimeoutError):
         target.count("not connected")
         return None

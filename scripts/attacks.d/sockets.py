@@ -95,7 +95,7 @@ async def pings(target):
     await flood(target, lambda: frame(9, b"x" * 125) * 50 + frame(10, b"y" * 125) * 50)
 
 
-@attack("floods of frames: ping, nonsense, publish, history")
+@attack("floods of frames: ping, nonsense, publish, history", also=["redis"])
 async def frames(target):
     told = [
         {"type": "ping"}, {"type": "nonsense"}, {"type": "history", "channel": "honest", "limit": 1000},
@@ -118,7 +118,7 @@ async def unfinished(target):
     await many(400, one)
 
 
-@attack("subscribers that never read, 150 sessions at 50 messages of 32 KB a second")
+@attack("subscribers that never read, 150 sessions at 50 messages of 32 KB a second", also=["tls", "redis"])
 async def never_read(target):
     sessions = []
 
@@ -151,7 +151,7 @@ def names(length=190):
     return [begin + f"{random.getrandbits(32):08x}" for _ in range(128)]
 
 
-@attack("subscribe floods, and 100 sessions with 128 channels of nearly the same name each")
+@attack("subscribe floods, and 100 sessions with 128 channels of nearly the same name each", also=["redis"])
 async def subscriptions(target):
     async def many_channels(number):
         session = await Socket.open(target, user=f"mallory{number % 50}")

@@ -18,7 +18,7 @@ const WRITE: u32 = 0o002;
 pub enum Holds {
     /// Secrets that log somebody in.
     Secrets,
-    /// The key of this server's certificate.
+    /// The key of a certificate of this server's, towards clients or towards Redis.
     ServerKey,
     /// Nothing secret, but it decides who is let in.
     Rules,

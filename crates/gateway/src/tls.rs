@@ -20,9 +20,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use thiserror::Error;
 use tokio::sync::Notify;
-use x509_cert::Certificate;
+use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::Decode as _;
-use x509_cert::time::Validity;
 
 use crate::files::{self, Holds};
 
@@ -77,6 +76,9 @@ struct Files {
     key: PathBuf,
 }
 
+/// When a certificate is good.
+type Validity = x509_cert::time::Validity<Raw>;
+
 /// What tells two versions of a file apart; none of one that is not there.
 type Stamp = Option<[i64; 6]>;
 type Stamps = [Stamp; 2];
@@ -105,7 +107,7 @@ impl Certificates {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let name = format!("tls.certificate_file = {certificate:?}");
         let times = match &self.current.read().validity {
-            None => Some("it cannot be read when it ends".to_owned()),
+            None => Some("its time of validity cannot be read".to_owned()),
             Some(validity) => outside(validity, now),
         };
         rights.into_iter().chain(times.map(|times| format!("{name}: {times}"))).collect()
@@ -194,7 +196,8 @@ impl Files {
             let text = "there is no certificate in it (PEM, BEGIN CERTIFICATE)";
             CertificateError::Content("certificate_file", self.certificate.clone(), text)
         })?;
-        let own = chain.first().and_then(|own| Certificate::from_der(own).ok());
+        // Not strict: whether clients take it is for rustls and them to say, only its times are asked for.
+        let own = chain.first().and_then(|own| CertificateInner::<Raw>::from_der(own).ok());
         let validity = own.map(|own| *own.tbs_certificate().validity());
         let pem = contents("key_file", &self.key)?;
         let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {

@@ -184,8 +184,8 @@ fn settings(config: &Config, connections: usize) -> anyhow::Result<Settings> {
     let namespaces = Arc::new(config.namespace_rules());
     let decides = auth::build(config, &namespaces)?;
     let certificates = tls::build(config)?;
-    let of_tls = certificates.as_ref().map(|certificates| certificates.warnings());
-    for warning in decides.warnings.iter().chain(of_tls.iter().flatten()) {
+    let of_tls = tls::warnings(config, certificates.as_deref());
+    for warning in decides.warnings.iter().chain(&of_tls) {
         tracing::warn!("{warning}");
     }
     Ok(Settings {

@@ -16,7 +16,7 @@ pub(crate) fn run(flags: Flags) -> anyhow::Result<()> {
     if let Some(settings) = serve::redis(&loaded.config) {
         settings.check().context("broker")?;
     }
-    let of_tls = certificates.map(|certificates| certificates.warnings()).unwrap_or_default();
+    let of_tls = tls::warnings(&loaded.config, certificates.as_deref());
     let files = loaded.file_warning().into_iter();
     for warning in files.chain(decides.warnings).chain(of_tls) {
         // Nobody may be there to read it.

@@ -1,5 +1,8 @@
 //! A node and its Redis over TLS.
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
 use serde_json::json;
 use tidewire_testkit::websocket::WebSocket;
 use tidewire_testkit::{Authority, Gateway, RedisServer, free_port, http};
@@ -42,4 +45,24 @@ async fn nodes_meet_over_tls_and_say_no_password() {
     let log = one.log();
     assert!(log.contains("rediss://:REDACTED@localhost"), "{log}");
     assert!(!log.contains("hunter2"), "{log}");
+}
+
+#[test]
+fn check_warns_of_a_key_that_others_may_read() {
+    let authority = Authority::new();
+    let certificate = authority.issue("node");
+    let mode = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(&certificate.key, mode).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_tidewire"))
+        .args(["check", "--redis", "rediss://localhost"])
+        .env_clear()
+        .env("TIDEWIRE_BROKER__REDIS_CA_FILE", authority.certificate())
+        .env("TIDEWIRE_BROKER__REDIS_CERTIFICATE_FILE", &certificate.certificate)
+        .env("TIDEWIRE_BROKER__REDIS_KEY_FILE", &certificate.key)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(said.starts_with("warning: broker.redis_key_file = "), "{said}");
+    assert!(said.contains("(mode 644)"), "{said}");
 }
