@@ -82,3 +82,45 @@ test.each([{}, { TIDEWIRE_LIMITS__FRAMES_PER_SECOND: '20' }])('128 channels at o
   expect(await errors(node, 'too_fast')).toBe(0);
   expect(tw.states.filter(({ status }) => status === 'open').length).toBe(1);
 }, 90_000);
+
+test('by bytes, too: large messages that are not ASCII', async () => {
+  const node = await strict();
+  const tw = client(node, { transports: ['ws'], token: () => jwt() });
+  const room = tw.channel('room:1');
+  const text = 'ü'.repeat(20_000);
+  // Four megabytes, where one a second is allowed, and two at once.
+  const all = numbers(100).map((n) => room.publish('n', `${n} ${text}`, { timeout: 60_000 }));
+  await Promise.all(all);
+  expect((await stored(node, 'room:1')).map((payload) => parseInt(payload, 10))).toEqual(numbers(100));
+  expect(await errors(node, 'too_fast')).toBe(0);
+}, 90_000);
+
+test.each(['ws', 'sse'] as const)('hundreds sent over %s without an acknowledgement: some are dropped, and nothing else suffers', async (transport) => {
+  const node = await strict({ TIDEWIRE_NAMESPACES__LIVE__HISTORY_SIZE: '0' });
+  const tw = client(node, { transports: [transport], token: () => jwt() });
+  const [live, room] = [listen(tw, 'live:1'), listen(tw, 'room:1')];
+  await Promise.all([subscribed(live), subscribed(room)]);
+  for (const n of numbers(3)) {
+    for (const m of numbers(500)) live.channel.send('at', n * 500 + m);
+    await room.channel.publish('n', n);
+  }
+  await counted(room, 3);
+  expect(room.payloads).toEqual([0, 1, 2]);
+  // Those that went out, in order, are more than a few and by far not all.
+  expect(live.payloads.length).toBeGreaterThan(50);
+  expect(live.payloads.length).toBeLessThan(500);
+  expect(live.payloads).toEqual([...live.payloads].sort((a, b) => a - b));
+  expect(tw.states.filter(({ status }) => status === 'open').length).toBe(1);
+  expect(tw.errors).toEqual([]);
+});
+
+test('a limit that the welcome does not name: what is refused goes out when there is room', async () => {
+  // Of the namespace, for all together: 50 in a second.
+  const node = await strict({ TIDEWIRE_NAMESPACES__ROOM__HISTORY_SIZE: '500', TIDEWIRE_NAMESPACES__ROOM__PUBLISHES_PER_SECOND: '50' });
+  const tw = client(node, { transports: ['ws'], token: () => jwt() });
+  const all = numbers(300).map((n) => tw.channel('room:1').publish('n', n, { timeout: 60_000 }));
+  await Promise.all(all);
+  expect((await stored(node, 'room:1')).sort((a, b) => a - b)).toEqual(numbers(300));
+  expect(await errors(node, 'too_fast')).toBeGreaterThan(0);
+  expect(tw.states.filter(({ status }) => status === 'open').length).toBe(1);
+}, 90_000);

@@ -4,15 +4,18 @@ import { createHmac } from 'node:crypto';
 import { once } from 'node:events';
 import { expect, onTestFinished, test, vi } from 'vitest';
 import WebSocket, { WebSocketServer } from 'ws';
-import { TRANSPORTS, client, listen, startNode, startProxy, state, subscribed, until } from './lib/world.js';
+import { TRANSPORTS, type Watched, client, listen, startNode, startProxy, state, subscribed, until } from './lib/world.js';
 
 const SECRET = 'a secret of thirty-two bytes, or more';
+/** The time of servers, whatever a test does to that of clients. */
+const trueNow = Date.now;
 const env = { TIDEWIRE_AUTH__JWT__SECRET: SECRET };
 
-/** A token that is good for so many seconds, and was for so many before. */
+/** A token that is good for so many seconds, and was for so many before; it does not say so itself where that is NaN. */
 function jwt(seconds: number, n = 0, before = 0): string {
-  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
-  const iat = Math.floor(Date.now() / 1000);
+  // NaN, which JSON makes null of, is left out.
+  const part = (value: object) => Buffer.from(JSON.stringify(value, (_, one) => (Number.isNaN(one) ? undefined : one))).toString('base64url');
+  const iat = Math.floor(trueNow() / 1000);
   const claims = { sub: 'ü', subscribe: ['*'], publish: ['*'], iat: iat - before, exp: iat + seconds, n };
   const signed = `${part({ alg: 'HS256' })}.${part(claims)}`;
   return `${signed}.${createHmac('sha256', SECRET).update(signed).digest('base64url')}`;
@@ -88,15 +91,40 @@ test('a token function that fails is reported and asked again', async () => {
 
 test('closed while the token is fetched: nothing is left behind', async () => {
   const node = await startNode({ env });
-  const token = vi.fn(async () => {
-    await new Promise((done) => setTimeout(done, 100));
-    return jwt(2);
-  });
+  let give = (_: string) => {};
+  const token = vi.fn(() => new Promise<string>((resolve) => (give = resolve)));
   const tw = client(node, { token });
   tw.close();
-  // Long enough for the reminders of a token of two seconds, had there been any.
-  await new Promise((done) => setTimeout(done, 2_500));
+  const timers = vi.spyOn(globalThis, 'setTimeout');
+  onTestFinished(() => void timers.mockRestore());
+  give(jwt(3_600));
+  // All that follows from it has happened before this does.
+  await new Promise(setImmediate);
+  // No reminder, which would be one for in an hour: others are those of connections that fetch keeps.
+  expect(timers.mock.calls.filter(([, ms]) => ms! > 60_000)).toEqual([]);
   expect(token).toHaveBeenCalledTimes(1);
+});
+
+test.each(TRANSPORTS)('over %s a clock that is ahead, and a token without iat: it is asked for when the gateway says so', async (transport) => {
+  const node = await startNode({ env: { ...env, TIDEWIRE_AUTH__JWT__LEEWAY: '0s' } });
+  vi.spyOn(Date, 'now').mockImplementation(() => trueNow() + 7_200_000);
+  onTestFinished(() => void vi.restoreAllMocks());
+  /** What the client was doing when it asked. */
+  const asked: string[] = [];
+  const token = () => {
+    asked.push(tw?.state.status ?? 'new');
+    return jwt(asked.length === 1 ? 3 : 3_600, asked.length, NaN);
+  };
+  const tw: Watched | undefined = client(node, { transports: [transport], token });
+  const room = listen(tw, 'room:1');
+  await subscribed(room);
+  await room.channel.publish('e', 1);
+  await until('the end of the login', () => asked.length === 2, 15_000);
+  await room.channel.publish('e', 2);
+  await until('both', () => room.payloads.length === 2);
+  expect(room.payloads).toEqual([1, 2]);
+  // The gateway had ended the first one: by the clock here both were over from the start.
+  expect(asked).toEqual(['connecting', 'connecting']);
 });
 
 test('after a break the same token serves while it is good', async () => {
