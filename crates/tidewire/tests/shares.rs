@@ -404,7 +404,9 @@ impl Greed {
     fn bytes(self, path: &str) -> Vec<u8> {
         let window: u32 = match self {
             Self::Http1 => {
-                return format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").repeat(100).into();
+                return format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                    .repeat(100)
+                    .into();
             }
             Self::Closed => 0,
             Self::Open => (1 << 31) - 1,
