@@ -544,11 +544,13 @@ fn h2_frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 impl Greed {
-    /// Thirty requests for a page.
+    /// A hundred requests for a page: more than any kernel takes.
     fn bytes(self, path: &str) -> Vec<u8> {
         let window: u32 = match self {
             Self::Http1 => {
-                return format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").repeat(30).into();
+                return format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                    .repeat(100)
+                    .into();
             }
             Self::Closed => 0,
             Self::Open => (1 << 31) - 1,
@@ -556,7 +558,7 @@ impl Greed {
         let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         bytes.extend(h2_frame(4, 0, 0, &[&[0, 4][..], &window.to_be_bytes()].concat()));
         bytes.extend(h2_frame(8, 0, 0, &(window.max(1 << 16) - (1 << 16) + 1).to_be_bytes()));
-        for n in 0..30 {
+        for n in 0..100 {
             let mut head = vec![0x82, 0x86, 0x04, path.len() as u8];
             head.extend(path.as_bytes());
             head.extend(b"\x01\x09localhost");
