@@ -163,6 +163,31 @@ async fn what_others_put_under_a_users_key_harms_nobody() {
     assert!(grants.users.iter().all(|grant| grant.unwrap().elsewhere == 3), "{grants:?}");
 }
 
+/// A length beyond all numbers led back to the beginning of the list: Redis never answered anybody again.
+#[tokio::test]
+async fn what_others_put_where_a_node_is_asked_harms_nobody() {
+    let redis = RedisServer::start().await;
+    let (a, b) = two(&redis).await;
+    assert_eq!(of(&a, 4).await, (4, 0));
+    let at_start = value(&redis).await;
+    let (_, name) = at_start.split_once(' ').unwrap();
+    let key = format!("tidewire:{{node}}:asked:{}", name.trim_end_matches("=4"));
+    let (beyond, infinite) = ("9".repeat(25) + ":", "9".repeat(400) + ":");
+    for garbage in [&*beyond, &*infinite, "99999:x", "0:0:", "1:", ":", "-1:x", "\0", "none"] {
+        redis.command(&["SET", &key, garbage]).await;
+        assert!(asked(&a, &[]).await.iter().all(|name| name.len() < 2), "{garbage}");
+        // What is asked meanwhile may stand behind it, and is asked again.
+        redis.command(&["SET", &key, garbage]).await;
+        of(&b, 1).await;
+        asked(&a, &[]).await;
+        of(&b, 1).await;
+        assert_eq!(asked(&a, &[]).await, ["alice"], "{garbage}");
+    }
+    redis.command(&["DEL", &key]).await;
+    redis.command(&["RPUSH", &key, "x"]).await;
+    assert!(asked(&a, &[]).await.is_empty());
+}
+
 /// Whose key may not be written is not counted on other nodes, and nobody else is harmed.
 #[tokio::test]
 async fn a_user_of_whom_nothing_can_be_kept_costs_only_itself() {

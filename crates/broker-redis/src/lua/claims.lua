@@ -36,11 +36,12 @@ local function silences(now_ms)
   end
 end
 
--- The users' names in a list, each written as its length, a colon and itself.
+-- The users' names in a list, each written as its length, a colon and itself. It ends with what is none: the
+-- bound of the digits is what makes it end at all, for a place beyond all numbers is the beginning again.
 local function names_in(list)
   local names, at = {}, 1
   while true do
-    local length, from = list:match('^(%d+):()', at)
+    local length, from = list:match('^(%d%d?%d?%d?%d?):()', at)
     if not length then return names end
     at = from + length
     names[#names + 1] = sub(list, from, at - 1)
