@@ -37,6 +37,9 @@ const REMEMBERED: Duration = Duration::from_secs(15);
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// Who has not answered by then has nobody who could (see `crate::session`, whose patience is less).
 const ANSWERED: Duration = Duration::from_secs(4);
+/// Who comes waits so long for a place: until other nodes, where those are asked who are counted, have told
+/// what came of it. They call once a second, and may have asked a moment ago.
+const NEWCOMER: Duration = Duration::from_secs(6);
 
 /// The streams of every user that has any.
 #[derive(Debug)]
@@ -47,7 +50,7 @@ pub(crate) struct Users {
     state: Mutex<State>,
     /// For the one who keeps the books: somebody is to be asked, or has answered.
     news: Notify,
-    /// For those who wait for a place: one may be free, or it is known that none is.
+    /// For those who wait for a place: one may be free, or it is known that none will be.
     decided: Notify,
 }
 
@@ -85,15 +88,17 @@ struct User {
     answered: Option<u64>,
     /// What other nodes have answered may be true no more.
     asks_anew: bool,
+    /// What they have answered was asked then, or later.
+    anew_at: Option<Instant>,
 }
 
 /// The user has as many as it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full {
-    /// All of them are alive; else trying again may help.
+    /// All of them are alive: they have said so since somebody came for one. Else trying again may help.
     pub(crate) is_final: bool,
-    /// Those on this node are being asked: one may be free in a moment.
-    is_asking: bool,
+    /// When they are asked again at the latest, if anybody wants to know it then.
+    again_at: Instant,
 }
 
 impl Full {
@@ -118,10 +123,23 @@ impl User {
         self.granted.map_or(most, |(grant, _)| most.saturating_sub(grant.elsewhere))
     }
 
+    /// How many here are known to be alive.
+    fn here(&self) -> u64 {
+        self.places.iter().filter(|(_, seat)| seat.word() == Word::Here).count() as u64
+    }
+
     /// How many are known to be alive, here and elsewhere.
     fn alive(&self) -> u64 {
-        let here = self.places.iter().filter(|(_, seat)| seat.word() == Word::Here).count() as u64;
-        here + self.granted.map_or(0, |(grant, _)| grant.alive)
+        self.here() + self.granted.map_or(0, |(grant, _)| grant.alive)
+    }
+
+    /// Whether as many have said that they are alive as there may be, and not before somebody came for one
+    /// more: who has just lost its network is not told for good that its own streams are too many.
+    fn is_full_of_living(&self, most: u64, came: Instant) -> bool {
+        let since = |at: Option<Instant>| at.is_some_and(|at| at >= came);
+        let elsewhere = self.granted.filter(|_| since(self.anew_at));
+        let alive = self.here() + elsewhere.map_or(0, |(grant, _)| grant.alive);
+        !self.is_asking && since(self.asked_at) && alive >= most
     }
 
     /// What other nodes leave to this one, if it was over that for long. Not sooner: the others may be
@@ -130,9 +148,12 @@ impl User {
     fn full_at(&self, most: u64, more: u64, now: Instant) -> Option<(u64, bool)> {
         let (_, at) = self.granted?;
         let is_fresh = now.duration_since(at) < FRESH;
-        let over_for = now.duration_since(self.over_since?);
+        let since = self.over_since?;
+        let over_for = now.duration_since(since);
         let is_final = !self.is_asking && self.alive() + more > most;
-        let patience = if is_final { SETTLED } else { PATIENCE };
+        // Once somebody was refused or closed, those who are asked anew do not let others in meanwhile.
+        let is_known = is_final || self.refused_at.is_some_and(|at| at >= since);
+        let patience = if is_known { SETTLED } else { PATIENCE };
         (is_fresh && over_for >= patience).then(|| (self.left(most), is_final))
     }
 
@@ -215,8 +236,9 @@ impl Users {
     }
 
     /// A place for one more stream; none where it is not counted: nobody has logged in, or a
-    /// backend has. Where there is none, those who have them are asked whether they are there.
-    pub(crate) fn place(self: &Arc<Self>, who: &Identity) -> Result<Option<UserPlace>, Full> {
+    /// backend has. Where there is none, those who have them are asked whether they are there. It came
+    /// for it at that time.
+    fn place(self: &Arc<Self>, who: &Identity, came: Instant) -> Result<Option<UserPlace>, Full> {
         let (Some(most), Some(name)) = (self.most, who.user()) else { return Ok(None) };
         let mut state = self.state();
         let number = state.next;
@@ -234,29 +256,31 @@ impl Users {
             }
             let Some(user) = state.users.get_mut(name) else { return Ok(None) };
             user.asks_anew |= full.is_some() && is_asked;
-            let is_final = !user.is_asking && user.alive() >= most as u64;
-            return Err(Full { is_final, is_asking: user.is_asking && full.is_none() });
+            let is_final = user.is_full_of_living(most as u64, came);
+            return Err(Full { is_final, again_at: user.asked_at.unwrap_or(now) + ASK_AGAIN });
         }
         let seat = Arc::new(Seat::new());
         user.places.push((number, seat.clone()));
         Ok(Some(UserPlace { users: self.clone(), user: name.into(), number, seat }))
     }
 
-    /// As [`Users::place`], but waits for those on this node who are asked whether they are there.
+    /// As [`Users::place`], but waits a while for a place: for those on this node who are asked whether they
+    /// are there, and for what other nodes let go. It ends sooner where it is known that none will be free.
     pub(crate) async fn place_in_time(
         self: &Arc<Self>,
         who: &Identity,
     ) -> Result<Option<UserPlace>, Full> {
-        let until = tokio::time::Instant::now() + ANSWERED;
+        let came = Instant::now();
+        let until = came + NEWCOMER;
         loop {
             let mut decided = std::pin::pin!(self.decided.notified());
             // From now on it hears; what comes before the next line is not missed.
             decided.as_mut().enable();
-            match self.place(who) {
-                Err(full) if full.is_asking => {
-                    if tokio::time::timeout_at(until, decided).await.is_err() {
-                        return self.place(who);
-                    }
+            match self.place(who, came) {
+                Err(full) if !full.is_final && Instant::now() < until => {
+                    let next = full.again_at.min(until);
+                    // Whoever comes first after that time has them asked again.
+                    let _ = tokio::time::timeout_at(next.into(), decided).await;
                 }
                 outcome => return outcome,
             }
@@ -281,6 +305,7 @@ impl Users {
         let Some(most) = self.most() else { return };
         let mut state = self.state();
         let state = &mut *state;
+        let mut may_help = false;
         for (claim, grant) in claims.iter().zip(grants) {
             // Where nothing can be kept of a user, this node's own count is all there is.
             let Some(grant) = grant else { continue };
@@ -291,10 +316,11 @@ impl Users {
                 user.answered = None;
             }
             if claim.asks == Asks::Anew {
-                user.asks_anew = false;
+                (user.asks_anew, user.anew_at) = (false, Some(asked));
             }
             let was_refused =
                 user.refused_at.is_some_and(|at| asked.saturating_duration_since(at) < REMEMBERED);
+            may_help |= was_refused && before.is_none_or(|(before, _)| before != *grant);
             let is_over = was_refused || user.count() > user.left(most);
             // After a silence the patience begins anew: others may come back, too.
             let was_fresh = before.is_some_and(|(_, at)| asked - at < FRESH);
@@ -307,6 +333,9 @@ impl Users {
                     self.news.notify_one();
                 }
             }
+        }
+        if may_help {
+            self.decided.notify_waiters();
         }
     }
 
@@ -352,8 +381,7 @@ impl Users {
             }
             user.is_asking = false;
             if std::mem::take(&mut user.owes_answer) {
-                let here = user.places.iter().filter(|(_, seat)| seat.word() == Word::Here);
-                user.answered = Some(here.count() as u64);
+                user.answered = Some(user.here());
             }
             if user.is_done(now) {
                 users.remove(name);

@@ -298,6 +298,8 @@ impl Session {
                 held.into_iter().for_each(|held| self.login.hold(held));
                 self.sit_down();
                 self.is_logged_in(id, identity, first);
+                // Taken back, or asked, before it was there to be told.
+                tidewire_hub::Session::reconsider(self.clone());
             }
             Err(full) => {
                 let Denied { code, message } = full.denied();

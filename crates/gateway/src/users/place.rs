@@ -74,12 +74,16 @@ impl Drop for UserPlace {
     fn drop(&mut self) {
         let mut state = self.users.state();
         let Some(user) = state.users.get_mut(&self.user) else { return };
+        let was_full = self.users.most.is_some_and(|most| user.places.len() >= most);
         // Not there: it was taken back.
         if let Ok(at) = user.places.binary_search_by_key(&self.number, |(number, _)| *number) {
             user.places.remove(at);
         }
         if user.is_asking {
             self.users.news.notify_one();
+        }
+        // Somebody may wait for it.
+        if user.is_asking || was_full || user.refused_at.is_some() {
             self.users.decided.notify_waiters();
         }
         // Where nobody was told of it, nobody must be told of its end.

@@ -1,3 +1,6 @@
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -17,7 +20,11 @@ fn grant(users: &Users, granted: u64, elsewhere: u64, now: Instant) {
 }
 
 fn places(users: &Arc<Users>, count: usize) -> Vec<UserPlace> {
-    (0..count).map(|_| users.place(&who("alice")).unwrap().unwrap()).collect()
+    (0..count).map(|_| place(users, "alice").unwrap().unwrap()).collect()
+}
+
+fn place(users: &Arc<Users>, user: &str) -> Result<Option<UserPlace>, Full> {
+    users.place(&who(user), Instant::now())
 }
 
 fn over(places: &[UserPlace]) -> Vec<bool> {
@@ -75,6 +82,20 @@ fn who_has_too_many_that_live_is_told_for_good() {
     assert_eq!(held[1].told(), Told::Over { is_final: true });
 }
 
+/// Each refusal has the others asked anew: until they had answered, further ones were let in for seconds.
+#[test]
+fn who_is_asked_again_lets_nobody_in_meanwhile() {
+    let users = Users::new(Some(4));
+    let held = places(&users, 3);
+    let begun = Instant::now().checked_sub(8 * SECOND).unwrap();
+    grant(&users, 1, 3, begun);
+    answer(&users, &held, begun);
+    (1..=6).for_each(|second| grant_alive(&users, (1, 3, 3), begun + second * SECOND));
+    assert_eq!(users.take_back(begun + 6 * SECOND), 2);
+    grant_alive(&users, (1, 3, 0), begun + 7 * SECOND);
+    assert!(place(&users, "alice").is_err());
+}
+
 #[test]
 fn what_others_said_of_another_time_does_not_count() {
     let users = Users::new(Some(4));
@@ -130,7 +151,7 @@ fn nobody_is_closed_or_refused_for_what_is_not_known_any_more() {
     // Redis is away.
     assert_eq!(users.take_back(begun + 14 * SECOND), 0);
     held.extend(places(&users, 1));
-    assert!(users.place(&who("alice")).is_err(), "the node's own count holds");
+    assert!(place(&users, "alice").is_err(), "the node's own count holds");
     // It is back: the patience begins anew.
     grant(&users, 1, 3, begun + 15 * SECOND);
     assert_eq!(users.take_back(begun + 15 * SECOND), 0);
@@ -157,13 +178,13 @@ fn who_moves_is_let_in_and_who_stays_over_is_refused_at_once() {
     assert_eq!(over(&held), [false, true]);
     // It tries again and again.
     (23..=30).for_each(|second| grant(&users, 1, 3, begun + second * SECOND));
-    let full = users.place(&who("alice")).unwrap_err();
+    let full = place(&users, "alice").unwrap_err();
     assert!(!full.is_final);
     // Elsewhere they are looked at anew.
     assert_eq!(users.claims(now)[0].asks, Asks::Anew);
-    assert!(users.place(&who("bob")).is_ok());
+    assert!(place(&users, "bob").is_ok());
     grant(&users, 1, 2, now);
-    assert!(users.place(&who("alice")).is_ok());
+    assert!(place(&users, "alice").is_ok());
 }
 
 #[test]
@@ -186,7 +207,7 @@ fn only_what_changed_is_claimed_and_what_is_over_is_forgotten() {
     users.claim_all();
     assert_eq!(counts(&users.claims(now)), [("alice", 1)]);
     // Nobody hears of who came and went.
-    drop(users.place(&who("bob")).unwrap());
+    drop(place(&users, "bob").unwrap());
     assert_eq!(users.claims(now).len(), 1);
 }
 
@@ -208,7 +229,7 @@ async fn a_newcomer_waits_for_those_who_are_asked() {
     held.push(newcomer.await.unwrap().unwrap().unwrap());
     users.settle(Instant::now());
     // The next one is told that it may come back: the newest has not been asked yet.
-    assert!(!users.place_in_time(&alice).await.unwrap_err().is_final);
+    assert!(!place(&users, "alice").unwrap_err().is_final);
     // Where all answer, nobody waits.
     let later = Instant::now() + ASK_AGAIN;
     users.ask(&["alice".into()], later);
@@ -216,4 +237,78 @@ async fn a_newcomer_waits_for_those_who_are_asked() {
     assert!(users.place_in_time(&alice).await.unwrap_err().is_final);
     drop(held);
     assert!(users.state().users.is_empty());
+}
+
+/// Its own streams had just said that they are there when it lost its network: coming back at once, it was
+/// told for good that it has too many.
+#[test]
+fn who_comes_after_the_answers_is_told_nothing_for_good() {
+    let users = Users::new(Some(2));
+    let held = places(&users, 2);
+    let begun = Instant::now();
+    users.ask(&["alice".into()], begun);
+    answer(&users, &held, begun);
+    let full = |came| users.place(&who("alice"), came).unwrap_err();
+    assert!(full(begun).is_final);
+    let later = Instant::now() + SECOND;
+    assert!(!full(later).is_final);
+    assert_eq!(full(later).again_at, begun + ASK_AGAIN);
+    users.ask(&["alice".into()], begun + ASK_AGAIN);
+    assert!(!full(later).is_final, "nobody has answered yet");
+    answer(&users, &held, begun + ASK_AGAIN);
+    assert!(full(later).is_final);
+}
+
+#[test]
+fn so_it_is_with_what_other_nodes_have_answered() {
+    let users = Users::new(Some(2));
+    let now = Instant::now();
+    let begun = now.checked_sub(30 * SECOND).unwrap();
+    // It came here once, and was refused: two are elsewhere.
+    let one = places(&users, 1);
+    (0..=20).for_each(|second| grant_alive(&users, (0, 2, 2), begun + second * SECOND));
+    assert_eq!(users.take_back(begun + 20 * SECOND), 1);
+    drop(one);
+    (21..=29).for_each(|second| grant_alive(&users, (0, 2, 2), begun + second * SECOND));
+    let came = Instant::now();
+    let full = || users.place(&who("alice"), came).unwrap_err();
+    assert!(!full().is_final);
+    users.settle(now + SECOND);
+    grant_alive(&users, (0, 2, 0), now + SECOND);
+    assert!(!full().is_final, "they have been asked anew");
+    grant_alive(&users, (0, 2, 1), now + 2 * SECOND);
+    assert!(!full().is_final);
+    grant_alive(&users, (0, 2, 2), now + 2 * SECOND);
+    assert!(full().is_final);
+}
+
+/// A page that is loaded again closes its stream and opens another one, which may come first.
+#[tokio::test]
+async fn who_waits_takes_what_is_let_go_here_and_elsewhere() {
+    let users = Users::new(Some(2));
+    let alice = who("alice");
+    let mut held = places(&users, 2);
+    let now = Instant::now();
+    users.ask(&["alice".into()], now);
+    answer(&users, &held, now);
+    let mut cx = Context::from_waker(Waker::noop());
+    {
+        let mut newcomer = pin!(users.place_in_time(&alice));
+        assert!(newcomer.as_mut().poll(&mut cx).is_pending());
+        held.pop();
+        let Poll::Ready(Ok(place)) = newcomer.poll(&mut cx) else { panic!("no place") };
+        held.extend(place);
+    }
+    // All are elsewhere by now, and that for long.
+    held.clear();
+    let begun = now.checked_sub(30 * SECOND).unwrap();
+    let refused = places(&users, 1);
+    (0..=20).for_each(|second| grant(&users, 0, 2, begun + second * SECOND));
+    assert_eq!(users.take_back(begun + 20 * SECOND), 1);
+    drop(refused);
+    (21..=30).for_each(|second| grant(&users, 0, 2, begun + second * SECOND));
+    let mut newcomer = pin!(users.place_in_time(&alice));
+    assert!(newcomer.as_mut().poll(&mut cx).is_pending());
+    grant(&users, 0, 1, Instant::now());
+    assert!(matches!(newcomer.poll(&mut cx), Poll::Ready(Ok(Some(_)))));
 }
