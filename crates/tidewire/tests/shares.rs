@@ -308,6 +308,50 @@ async fn who_comes_back_to_the_same_node_takes_the_places_of_the_dead() {
     drop(dead);
 }
 
+/// An event stream's client says nothing; where the other end of its connection takes nothing any more, the
+/// kernel finds that out, and the newcomer has its place.
+#[tokio::test]
+async fn an_event_stream_whose_connection_is_dead_gives_way() {
+    let bounds = "frames_per_second = 0\nbytes_per_second = \"1GiB\"\noutbox_bytes = \"64MiB\"\noutbox_messages = 10000\n";
+    let live = "[namespaces.live]\nhistory_size = 0\nsubscribe = \"user\"\n";
+    let limits = format!("[limits]\nconnections_per_user = 2\n{bounds}{live}");
+    let gateway = gateway(&limits).await;
+    let alice = token("alice");
+    let path = format!("/v1/sse?channel=live:a&token={alice}");
+    let mut living = EventStream::open(gateway.addr(), &path, &[]).await;
+    living.expect("tidewire:welcome").await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    let mut dead = socket.connect(gateway.addr()).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", gateway.addr());
+    dead.write_all(request.as_bytes()).await.unwrap();
+    soon("its head", dead.readable()).await.unwrap();
+    // More than the kernel keeps for one that does not read.
+    let reading = tokio::spawn(async move {
+        for _ in 0..250 {
+            living.expect("message").await;
+        }
+        living
+    });
+    let mut backend = connect(&gateway, "the-key-of-the-shop").await.unwrap();
+    let payload = "x".repeat(48 << 10);
+    for id in 0..250 {
+        let publish = json!({"type": "publish", "id": id, "channel": "live:a", "payload": payload});
+        assert_eq!(backend.ask(&publish).await["type"], "ack");
+    }
+    let _living = reading.await.unwrap();
+    let newcomer = Held::hold(connect(&gateway, &alice).await.unwrap());
+    let silent = "tidewire_connections_closed_total{transport=\"sse\",reason=\"timeout\"}";
+    assert_eq!(gateway.metric(silent).await, Some(1.0));
+    // The other one is not touched; nor is it known to be there.
+    let mut late = WebSocket::connect(gateway.addr(), "/v1/ws").await;
+    let answer = late.ask(&json!({"type": "auth", "id": 1, "token": alice})).await;
+    assert_eq!(answer["code"], "too_many");
+    assert_eq!(late.closed().await, 4004);
+    assert!(newcomer.is_open());
+    assert_eq!(gateway.metric(silent).await, Some(1.0));
+}
+
 #[tokio::test]
 async fn an_address_makes_so_many_connections_in_a_second() {
     let gateway = Gateway::builder().config("[limits]\nhandshakes_per_second = 2\n").start().await;
