@@ -71,7 +71,11 @@ async fn share(app: &App, most: u64) {
             continue;
         }
         had_any = has_any;
-        match claim(app, most, &claims).await {
+        let outcome = claim(app, most, &claims).await;
+        if outcome.is_err() {
+            users.is_away();
+        }
+        match outcome {
             Ok(None) => reported = false,
             // Once, and that Redis is away is told by its links.
             _ if std::mem::replace(&mut reported, true) => {}

@@ -9,6 +9,7 @@
 
 mod place;
 mod seat;
+mod user;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,24 +23,20 @@ use tokio::sync::Notify;
 pub(crate) use place::{Told, UserPlace};
 pub(crate) use seat::Address;
 use seat::{Seat, Word};
+use user::User;
 
-/// A user is over the limit of all nodes for so long before anybody is closed or refused for good. The
-/// streams of a node that died, or that still lets go what has moved on, are counted until then.
-const SETTLED: Duration = Duration::from_secs(6);
-/// For so long where those who are counted have not all answered: they are asked within three seconds,
-/// have three, and within two more it is known what came of it.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// What was granted is believed for so long.
 const FRESH: Duration = Duration::from_secs(3);
 /// A user without streams who has all of them elsewhere is remembered for so long after an attempt.
 const REMEMBERED: Duration = Duration::from_secs(15);
 /// Who is there is not asked more often.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
-/// Who has not answered by then has nobody who could (see `crate::session`, whose patience is less).
-const ANSWERED: Duration = Duration::from_secs(4);
 /// Who comes waits so long for a place: until other nodes, where those are asked who are counted, have told
 /// what came of it. They call once a second, and may have asked a moment ago.
 const NEWCOMER: Duration = Duration::from_secs(6);
+/// Where the broker was away, and may have lost what it granted, nothing more is claimed for so long: all nodes
+/// get what they had before anybody gets what came meanwhile.
+const CAREFUL: Duration = Duration::from_secs(3);
 
 /// The streams of every user that has any.
 #[derive(Debug)]
@@ -62,34 +59,10 @@ struct State {
     asking: Vec<Box<str>>,
     /// Sessions that are to look at their seats.
     to_look: Vec<Address>,
-}
-
-/// One user here.
-#[derive(Debug, Default)]
-struct User {
-    /// The places by their numbers, the newest last.
-    places: Vec<(u64, Arc<Seat>)>,
-    /// What was granted last, and when that was asked for.
-    granted: Option<(Grant, Instant)>,
-    /// What is granted may be something else by now: it was claimed and not answered, or forgotten.
-    is_unsure: bool,
-    /// Since when it has more here than others leave to it; also for a while after it was brought down
-    /// to that, so that who tries again and again is not patiently let in each time.
-    over_since: Option<Instant>,
-    /// When it was refused one, or one was taken back.
-    refused_at: Option<Instant>,
-    /// When its streams here were asked last whether they are there.
-    asked_at: Option<Instant>,
-    /// Not all of them have answered yet.
-    is_asking: bool,
-    /// Another node wants to know how many do.
-    owes_answer: bool,
-    /// How many did, until the other nodes know it.
-    answered: Option<u64>,
-    /// What other nodes have answered may be true no more.
-    asks_anew: bool,
-    /// What they have answered was asked then, or later.
-    anew_at: Option<Instant>,
+    /// The broker has not answered.
+    is_away: bool,
+    /// It is back; until then no more is claimed than was granted.
+    careful_until: Option<Instant>,
 }
 
 /// The user has as many as it may.
@@ -97,8 +70,9 @@ struct User {
 pub(crate) struct Full {
     /// All of them are alive: they have said so since somebody came for one. Else trying again may help.
     pub(crate) is_final: bool,
-    /// When they are asked again at the latest, if anybody wants to know it then.
-    again_at: Instant,
+    /// When they are asked again at the latest, if anybody wants to know it then; none where all has been said
+    /// since somebody came.
+    again_at: Option<Instant>,
 }
 
 impl Full {
@@ -110,100 +84,6 @@ impl Full {
             "connections of this user: full; some may be gone: try again"
         };
         Denied { code: Code::TooMany, message: message.to_owned() }
-    }
-}
-
-impl User {
-    fn count(&self) -> u64 {
-        self.places.len() as u64
-    }
-
-    /// What other nodes leave to this one.
-    fn left(&self, most: u64) -> u64 {
-        self.granted.map_or(most, |(grant, _)| most.saturating_sub(grant.elsewhere))
-    }
-
-    /// How many here are known to be alive.
-    fn here(&self) -> u64 {
-        self.places.iter().filter(|(_, seat)| seat.word() == Word::Here).count() as u64
-    }
-
-    /// How many are known to be alive, here and elsewhere.
-    fn alive(&self) -> u64 {
-        self.here() + self.granted.map_or(0, |(grant, _)| grant.alive)
-    }
-
-    /// Whether as many have said that they are alive as there may be, and not before somebody came for one
-    /// more: who has just lost its network is not told for good that its own streams are too many.
-    fn is_full_of_living(&self, most: u64, came: Instant) -> bool {
-        let since = |at: Option<Instant>| at.is_some_and(|at| at >= came);
-        let elsewhere = self.granted.filter(|_| since(self.anew_at));
-        let alive = self.here() + elsewhere.map_or(0, |(grant, _)| grant.alive);
-        !self.is_asking && since(self.asked_at) && alive >= most
-    }
-
-    /// What other nodes leave to this one, if it was over that for long. Not sooner: the others may be
-    /// dead, or their clients may be the same that have come here. So also whether that is excluded, with
-    /// so many more alive than were asked.
-    fn full_at(&self, most: u64, more: u64, now: Instant) -> Option<(u64, bool)> {
-        let (_, at) = self.granted?;
-        let is_fresh = now.duration_since(at) < FRESH;
-        let since = self.over_since?;
-        let over_for = now.duration_since(since);
-        let is_final = !self.is_asking && self.alive() + more > most;
-        // Once somebody was refused or closed, those who are asked anew do not let others in meanwhile.
-        let is_known = is_final || self.refused_at.is_some_and(|at| at >= since);
-        let patience = if is_known { SETTLED } else { PATIENCE };
-        (is_fresh && over_for >= patience).then(|| (self.left(most), is_final))
-    }
-
-    /// Whether Redis is to be asked.
-    fn is_to_be_claimed(&self) -> bool {
-        self.is_unsure
-            || self.answered.is_some()
-            || self.over_since.is_some()
-            || self.granted_here() != self.count()
-    }
-
-    fn granted_here(&self) -> u64 {
-        self.granted.map_or(0, |(grant, _)| grant.granted)
-    }
-
-    /// Whether nobody need know of it any more.
-    fn is_done(&self, now: Instant) -> bool {
-        let is_wanted = self.refused_at.is_some_and(|at| now - at < REMEMBERED);
-        self.count() == 0
-            && self.granted_here() == 0
-            && !self.is_unsure
-            && !self.is_asking
-            && !is_wanted
-    }
-
-    /// Asks its streams here whether they are there, unless they were a moment ago: true if so.
-    fn ask(&mut self, now: Instant) -> bool {
-        if self.asked_at.is_some_and(|at| now.saturating_duration_since(at) < ASK_AGAIN) {
-            return false;
-        }
-        self.places.iter().for_each(|(_, seat)| seat.ask());
-        (self.asked_at, self.is_asking) = (Some(now), true);
-        true
-    }
-
-    /// Whether all that can answer have.
-    fn has_answered(&self, now: Instant) -> bool {
-        let is_late = self.asked_at.is_none_or(|at| now.saturating_duration_since(at) >= ANSWERED);
-        is_late || !self.places.iter().any(|(_, seat)| seat.is_open())
-    }
-
-    /// What is claimed for it.
-    fn claim(&mut self, name: &str) -> Claim {
-        self.is_unsure = true;
-        let asks = match (self.asks_anew, self.over_since) {
-            (true, _) => Asks::Anew,
-            (false, Some(_)) => Asks::Open,
-            (false, None) => Asks::No,
-        };
-        Claim { user: name.into(), count: self.count(), answered: self.answered, asks }
     }
 }
 
@@ -257,7 +137,9 @@ impl Users {
             let Some(user) = state.users.get_mut(name) else { return Ok(None) };
             user.asks_anew |= full.is_some() && is_asked;
             let is_final = user.is_full_of_living(most as u64, came);
-            return Err(Full { is_final, again_at: user.asked_at.unwrap_or(now) + ASK_AGAIN });
+            let is_all_said = is_final || (full.is_none() && user.has_told(came));
+            let again_at = (!is_all_said).then(|| user.asked_at.unwrap_or(now) + ASK_AGAIN);
+            return Err(Full { is_final, again_at });
         }
         let seat = Arc::new(Seat::new());
         user.places.push((number, seat.clone()));
@@ -277,9 +159,9 @@ impl Users {
             // From now on it hears; what comes before the next line is not missed.
             decided.as_mut().enable();
             match self.place(who, came) {
-                Err(full) if !full.is_final && Instant::now() < until => {
-                    let next = full.again_at.min(until);
+                Err(Full { again_at: Some(again_at), .. }) if Instant::now() < until => {
                     // Whoever comes first after that time has them asked again.
+                    let next = again_at.min(until);
                     let _ = tokio::time::timeout_at(next.into(), decided).await;
                 }
                 outcome => return outcome,
@@ -296,8 +178,14 @@ impl Users {
     pub(crate) fn claims(&self, now: Instant) -> Vec<Claim> {
         let mut state = self.state();
         state.users.retain(|_, user| !user.is_done(now));
+        let is_careful = state.is_away || state.careful_until.is_some_and(|until| now < until);
         let to_claim = state.users.iter_mut().filter(|(_, user)| user.is_to_be_claimed());
-        to_claim.map(|(name, user)| user.claim(name)).collect()
+        to_claim.map(|(name, user)| user.claim(name, is_careful)).collect()
+    }
+
+    /// The broker did not answer.
+    pub(crate) fn is_away(&self) {
+        self.state().is_away = true;
     }
 
     /// What came of claims, asked at this time.
@@ -305,6 +193,9 @@ impl Users {
         let Some(most) = self.most() else { return };
         let mut state = self.state();
         let state = &mut *state;
+        if std::mem::take(&mut state.is_away) {
+            state.careful_until = Some(asked + CAREFUL);
+        }
         let mut may_help = false;
         for (claim, grant) in claims.iter().zip(grants) {
             // Where nothing can be kept of a user, this node's own count is all there is.

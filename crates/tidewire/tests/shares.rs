@@ -182,6 +182,42 @@ async fn a_user_has_so_many_streams_on_all_nodes_together() {
     assert!(on_b.iter().chain(&moved).all(Held::is_open));
 }
 
+/// Redis came back empty, and a stream that had come meanwhile cost one its place that had been there before.
+#[tokio::test]
+async fn who_comes_while_redis_is_away_costs_nobody_a_place() {
+    let mut redis = RedisServer::start().await;
+    let config = with_logins("[limits]\nconnections_per_user = 2\n");
+    let start = async || Gateway::builder().config(&config).redis(redis.url()).start().await;
+    let (a, b) = (start().await, start().await);
+    let alice = token("alice");
+    let before = [
+        Held::hold(connect(&a, &alice).await.unwrap()),
+        Held::hold(connect(&b, &alice).await.unwrap()),
+    ];
+    soon("one and one", async {
+        loop {
+            let value = redis.command(&["GET", "tidewire:{node}:user:alice"]).await;
+            if let tidewire_testkit::Reply::Nil = value {
+            } else if value.text().matches("=1").count() == 2 {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    redis.kill().await;
+    soon("each on its own", async {
+        while ![&a, &b].iter().all(|node| node.log().contains("counted on this node alone")) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut meanwhile = Held::hold(connect(&b, &alice).await.unwrap());
+    redis.restart_empty().await;
+    assert_eq!(meanwhile.code().await, 4102);
+    assert!(before.iter().all(Held::is_open));
+}
+
 /// A WebSocket of a client that does no more than be there: it answers pings.
 struct Held(tokio::task::JoinHandle<u16>);
 

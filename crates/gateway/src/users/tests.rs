@@ -252,11 +252,17 @@ fn who_comes_after_the_answers_is_told_nothing_for_good() {
     assert!(full(begun).is_final);
     let later = Instant::now() + SECOND;
     assert!(!full(later).is_final);
-    assert_eq!(full(later).again_at, begun + ASK_AGAIN);
+    assert_eq!(full(later).again_at, Some(begun + ASK_AGAIN));
     users.ask(&["alice".into()], begun + ASK_AGAIN);
     assert!(!full(later).is_final, "nobody has answered yet");
     answer(&users, &held, begun + ASK_AGAIN);
     assert!(full(later).is_final);
+    // Where nobody can tell, nobody waits for more than that.
+    users.ask(&["alice".into()], begun + 2 * ASK_AGAIN);
+    held[0].is_here();
+    held[1].is_unknown();
+    users.settle(begun + 2 * ASK_AGAIN);
+    assert_eq!(full(later), Full { is_final: false, again_at: None });
 }
 
 #[test]
@@ -311,4 +317,31 @@ async fn who_waits_takes_what_is_let_go_here_and_elsewhere() {
     assert!(newcomer.as_mut().poll(&mut cx).is_pending());
     grant(&users, 0, 1, Instant::now());
     assert!(matches!(newcomer.poll(&mut cx), Poll::Ready(Ok(Some(_)))));
+}
+
+/// Redis came back empty: who claimed first had all, also for streams that had come meanwhile, and another
+/// node closed one that had been there before.
+#[test]
+fn what_was_granted_goes_before_what_came_while_the_broker_was_away() {
+    let users = Users::new(Some(4));
+    let now = Instant::now();
+    let _held = places(&users, 2);
+    grant(&users, 2, 0, now);
+    users.is_away();
+    let _more = places(&users, 1);
+    let _other = place(&users, "bob").unwrap();
+    users.claim_all();
+    let claimed = |at| {
+        let claims = users.claims(at);
+        let mut all: Vec<_> =
+            claims.iter().map(|claim| (claim.user.clone(), claim.count)).collect();
+        all.sort();
+        let grant = |claim: &Claim| Some(Grant { granted: claim.count, elsewhere: 0, alive: 0 });
+        users.granted(&claims, &claims.iter().map(grant).collect::<Vec<_>>(), at);
+        all.into_iter().map(|(_, count)| count).collect::<Vec<_>>()
+    };
+    assert_eq!(claimed(now + SECOND), [2, 0]);
+    assert_eq!(claimed(now + 2 * SECOND), [2, 0]);
+    assert_eq!(claimed(now + 4 * SECOND), [3, 1]);
+    assert_eq!(claimed(now + 5 * SECOND).len(), 0);
 }
