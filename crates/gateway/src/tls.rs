@@ -20,7 +20,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use thiserror::Error;
 use tokio::sync::Notify;
-use x509_cert::certificate::{CertificateInner, Raw};
+use x509_cert::certificate::{CertificateInner, Raw, Version};
 use x509_cert::der::Decode as _;
 
 use crate::files::{self, Holds};
@@ -198,6 +198,15 @@ impl Files {
         })?;
         // Not strict: whether clients take it is for rustls and them to say, only its times are asked for.
         let own = chain.first().and_then(|own| CertificateInner::<Raw>::from_der(own).ok());
+        if own.as_ref().is_some_and(|own| own.tbs_certificate().version() == Version::V1) {
+            let text = "the first certificate in it is of X.509 version 1, without the names that it is for: \
+                        make one of version 3 with a subjectAltName";
+            return Err(CertificateError::Content(
+                "certificate_file",
+                self.certificate.clone(),
+                text,
+            ));
+        }
         let validity = own.map(|own| *own.tbs_certificate().validity());
         let pem = contents("key_file", &self.key)?;
         let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {

@@ -67,6 +67,13 @@ async fn a_bad_pair_replaces_nothing() {
     node.gateway.hang_up();
     counted(&node, "failed", 3.0).await;
     assert_eq!(shown(&node).await, "first");
+    // One of the first version, as `openssl x509 -req` made it for long: its key was named as the culprit.
+    node.authority.issue_of_version_1("old").replace(&node.certificate);
+    node.gateway.hang_up();
+    counted(&node, "failed", 4.0).await;
+    let log = node.gateway.log();
+    assert!(log.contains("the first certificate in it is of X.509 version 1"), "{log}");
+    assert_eq!(shown(&node).await, "first");
     other.replace(&node.certificate);
     node.gateway.hang_up();
     counted(&node, "ok", 1.0).await;
