@@ -64,7 +64,7 @@ describe.each(WAYS)('over %s', (way, more) => {
   }, 60_000);
 });
 
-test('a channel that is refused, or cannot be had for now, holds up no other, and itself not for ever', async () => {
+test('a channel that is refused, or left, holds up no message', async () => {
   const redis = await startRedis();
   const node = await startNode({ redis, env: { TIDEWIRE_NAMESPACES__SHUT__SUBSCRIBE: 'nobody' } });
   const tw = client(node);
@@ -76,6 +76,23 @@ test('a channel that is refused, or cannot be had for now, holds up no other, an
   left.channel.leave();
   expect((await receipt).messageId).toBeTruthy();
 });
+
+test.each(WAYS)('over %s a channel that cannot be had for now: its messages wait, and come back', async (way, more) => {
+  const redis = await startRedis();
+  const node = await startNode({ redis });
+  const tw = client(node, { transports: [way === 'packed' ? 'ws' : way], ...more });
+  await subscribed(listen(tw, 'room:before'));
+  await redis.kill();
+  await node.unready();
+  const fresh = listen(tw, 'room:fresh');
+  const receipt = fresh.channel.publish('n', 1, { timeout: 40_000 });
+  // It is given up before the broker is back: it was never sent.
+  await expect(fresh.channel.publish('n', 2, { timeout: 100 })).rejects.toMatchObject({ code: 'unavailable' });
+  await redis.start();
+  expect((await receipt).duplicate).toBe(false);
+  await until('its echo', () => fresh.payloads.length === 1);
+  expect(fresh.payloads).toEqual([1]);
+}, 90_000);
 
 /** A WebSocket that has no answer to `subscribe` until it is let go. */
 function slow(name: string) {
