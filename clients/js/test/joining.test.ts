@@ -1,7 +1,8 @@
 // What a client publishes to a channel after it began to listen there comes back to it, however fresh the channel is.
 
-import { describe, expect, test } from 'vitest';
-import WebSocket from 'ws';
+import { once } from 'node:events';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
+import WebSocket, { WebSocketServer } from 'ws';
 import { packed } from '../src/msgpack.js';
 import { client, listen, startNode, startProxy, startRedis, state, subscribed, until } from './lib/world.js';
 
@@ -118,6 +119,43 @@ test('a look at a better transport holds nothing up', async () => {
   await live.channel.publish('n', 1);
   await until('its echo', () => live.payloads.length === 1);
   expect(tw.state).toMatchObject({ transport: 'sse' });
+});
+
+/** Not a gateway: it cannot subscribe a live channel on its first connection, which breaks, and can on the second one. */
+async function twoFaced() {
+  const server = new WebSocketServer({ port: 0, host: '127.0.0.1' });
+  onTestFinished(() => void server.close());
+  await once(server, 'listening');
+  const subscribed: number[] = [];
+  let connections = 0;
+  server.on('connection', (socket) => {
+    const n = connections += 1;
+    const say = (frame: object) => socket.send(JSON.stringify(frame));
+    say({ type: 'welcome', session: 's', heartbeat: 25, channels: [] });
+    socket.on('message', (data) => {
+      const { type, id } = JSON.parse(String(data));
+      if (type === 'subscribe') subscribed.push(n);
+      if (n > 1) return say({ type: 'ack', id, messageId: 'm' });
+      say({ type: 'error', id, code: 'unavailable', message: 'not now', retry: 200 });
+      socket.close(1012);
+      return undefined;
+    });
+  });
+  return { url: `http://127.0.0.1:${(server.address() as any).port}`, subscribed };
+}
+
+test('what was to be tried again is not, once another connection has it', async () => {
+  const gateway = await twoFaced();
+  const timers = vi.spyOn(globalThis, 'setTimeout');
+  onTestFinished(() => void timers.mockRestore());
+  const tw = client(gateway, { transports: ['ws'] });
+  const live = listen(tw, 'live:1');
+  await subscribed(live);
+  // The timer of the first connection's refusal, as if it was late.
+  const again = timers.mock.calls.find(([, ms]) => ms === 200)![0] as () => void;
+  again();
+  expect((await live.channel.publish('n', 1, { timeout: 5_000 })).messageId).toBeTruthy();
+  expect(gateway.subscribed).toEqual([1, 2]);
 });
 
 test('only what is for that channel waits', async () => {
