@@ -47,7 +47,7 @@ const { outputFiles: [bundle] } = await build({
   minifySyntax: true,
   write: false,
 });
-const { code } = await minify(bundle.text, { module: true, ecma: 2020, compress: { passes: 3, unsafe_arrows: true, hoist_funs: true } });
+const { code } = await minify(bundle.text, { module: true, ecma: 2020, compress: { passes: 3, unsafe_arrows: true, hoist_funs: true, reduce_funcs: false } });
 const text = `// tidewire ${version}, made of clients/js\n${code}\n`;
 writeFileSync(`${root}dist/tidewire.js`, text);
 keep('examples/lib/tidewire.js', text);

@@ -127,7 +127,8 @@ export function open(name: string, home: Home, { cursor, rewind }: ChannelOption
         emit('gap', { channel: name, after });
         if (channel.joined) home.join(channel);
       } else if (passes) {
-        setTimeout(() => channel.joined && home.join(channel), retry);
+        // Unless another connection has it by then.
+        setTimeout(() => channel.joined === 1 && home.join(channel), retry);
       } else if (code) {
         emit('denied', { channel: name, code });
       }

@@ -85,8 +85,8 @@ export function outbox(
     new Promise((resolve, reject) => {
       const id = ++ids;
       const settle: Pending['settle'] = (code, message, acked) => {
+        // Not that of `waits`: there may be others behind this one.
         clearTimeout(late);
-        clearTimeout(post.waits);
         pending.delete(id);
         if (code) reject(new TidewireError(code, message, messageId));
         else resolve(acked!);
@@ -130,6 +130,9 @@ export function outbox(
       // What is larger, though it was not sent yet, would be too large, too.
       [...pending.values()].sort((a, b) => b.body.length - a.body.length)[0]?.settle('too_large');
     },
-    fail: (code) => pending.forEach((post) => post.settle(code)),
+    fail: (code) => {
+      clearTimeout(timer);
+      pending.forEach((post) => post.settle(code));
+    },
   };
 }

@@ -1,7 +1,8 @@
 // What a client publishes to a channel after it began to listen there comes back to it, however fresh the channel is.
 
-import { describe, expect, test } from 'vitest';
-import WebSocket from 'ws';
+import { once } from 'node:events';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
+import WebSocket, { WebSocketServer } from 'ws';
 import { packed } from '../src/msgpack.js';
 import { client, listen, startNode, startProxy, startRedis, state, subscribed, until } from './lib/world.js';
 
@@ -64,7 +65,7 @@ describe.each(WAYS)('over %s', (way, more) => {
   }, 60_000);
 });
 
-test('a channel that is refused, or cannot be had for now, holds up no other, and itself not for ever', async () => {
+test('a channel that is refused, or left, holds up no message', async () => {
   const redis = await startRedis();
   const node = await startNode({ redis, env: { TIDEWIRE_NAMESPACES__SHUT__SUBSCRIBE: 'nobody' } });
   const tw = client(node);
@@ -76,6 +77,23 @@ test('a channel that is refused, or cannot be had for now, holds up no other, an
   left.channel.leave();
   expect((await receipt).messageId).toBeTruthy();
 });
+
+test.each(WAYS)('over %s a channel that cannot be had for now: its messages wait, and come back', async (way, more) => {
+  const redis = await startRedis();
+  const node = await startNode({ redis });
+  const tw = client(node, { transports: [way === 'packed' ? 'ws' : way], ...more });
+  await subscribed(listen(tw, 'room:before'));
+  await redis.kill();
+  await node.unready();
+  const fresh = listen(tw, 'room:fresh');
+  const receipt = fresh.channel.publish('n', 1, { timeout: 40_000 });
+  // It is given up before the broker is back: it was never sent.
+  await expect(fresh.channel.publish('n', 2, { timeout: 100 })).rejects.toMatchObject({ code: 'unavailable' });
+  await redis.start();
+  expect((await receipt).duplicate).toBe(false);
+  await until('its echo', () => fresh.payloads.length === 1);
+  expect(fresh.payloads).toEqual([1]);
+}, 90_000);
 
 /** A WebSocket that has no answer to `subscribe` until it is let go. */
 function slow(name: string) {
@@ -101,6 +119,43 @@ test('a look at a better transport holds nothing up', async () => {
   await live.channel.publish('n', 1);
   await until('its echo', () => live.payloads.length === 1);
   expect(tw.state).toMatchObject({ transport: 'sse' });
+});
+
+/** Not a gateway: it cannot subscribe a live channel on its first connection, which breaks, and can on the second one. */
+async function twoFaced() {
+  const server = new WebSocketServer({ port: 0, host: '127.0.0.1' });
+  onTestFinished(() => void server.close());
+  await once(server, 'listening');
+  const subscribed: number[] = [];
+  let connections = 0;
+  server.on('connection', (socket) => {
+    const n = connections += 1;
+    const say = (frame: object) => socket.send(JSON.stringify(frame));
+    say({ type: 'welcome', session: 's', heartbeat: 25, channels: [] });
+    socket.on('message', (data) => {
+      const { type, id } = JSON.parse(String(data));
+      if (type === 'subscribe') subscribed.push(n);
+      if (n > 1) return say({ type: 'ack', id, messageId: 'm' });
+      say({ type: 'error', id, code: 'unavailable', message: 'not now', retry: 200 });
+      socket.close(1012);
+      return undefined;
+    });
+  });
+  return { url: `http://127.0.0.1:${(server.address() as any).port}`, subscribed };
+}
+
+test('what was to be tried again is not, once another connection has it', async () => {
+  const gateway = await twoFaced();
+  const timers = vi.spyOn(globalThis, 'setTimeout');
+  onTestFinished(() => void timers.mockRestore());
+  const tw = client(gateway, { transports: ['ws'] });
+  const live = listen(tw, 'live:1');
+  await subscribed(live);
+  // The timer of the first connection's refusal, as if it was late.
+  const again = timers.mock.calls.find(([, ms]) => ms === 200)![0] as () => void;
+  again();
+  expect((await live.channel.publish('n', 1, { timeout: 5_000 })).messageId).toBeTruthy();
+  expect(gateway.subscribed).toEqual([1, 2]);
 });
 
 test('only what is for that channel waits', async () => {

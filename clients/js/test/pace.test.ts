@@ -1,8 +1,9 @@
 // More at once than a gateway takes that asks for tokens: it goes out at the gateway's pace, in order, and all of it.
 
 import { createHmac } from 'node:crypto';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import WebSocket from 'ws';
+import { Process } from '../../tests/lib/process.mjs';
 import { packed } from '../src/msgpack.js';
 import { client, counted, listen, startNode, startProxy, state, subscribed, until } from './lib/world.js';
 
@@ -82,6 +83,34 @@ test.each([{}, { TIDEWIRE_LIMITS__FRAMES_PER_SECOND: '20' }])('128 channels at o
   expect(await errors(node, 'too_fast')).toBe(0);
   expect(tw.states.filter(({ status }) => status === 'open').length).toBe(1);
 }, 90_000);
+
+test('what was refused, and is given up, holds up nobody behind it', async () => {
+  const node = await strict({ TIDEWIRE_NAMESPACES__ROOM__HISTORY_SIZE: '500', TIDEWIRE_NAMESPACES__ROOM__PUBLISHES_PER_SECOND: '1' });
+  const tw = client(node, { transports: ['ws'], token: () => jwt() });
+  const refused = numbers(6).map((n) => tw.channel('room:1').publish('n', n, { timeout: 700 }).catch(({ code }) => code));
+  await until('one is too fast', async () => await errors(node, 'too_fast') > 0);
+  const other = tw.channel('other').publish('n', 1);
+  expect(await Promise.all(refused)).toContain('timeout');
+  expect((await other).messageId).toBeTruthy();
+});
+
+test('a process ends when its client is closed, whatever waits', async () => {
+  const node = await strict();
+  const code = `
+    import { connect } from ${JSON.stringify(new URL('../dist/tidewire.js', import.meta.url).href)};
+    const tw = connect('${node.url}', { transports: ['sse'], token: '${jwt()}' });
+    const all = Array.from({ length: 900 }, (_, n) => tw.channel('room:1').publish('n', n));
+    for (const one of all) one.catch(() => {});
+    await all[0];
+    tw.close();
+    const fates = await Promise.allSettled(all);
+    console.log(fates.map(({ status, reason }) => reason?.code ?? status).join(' '));
+  `;
+  const process = new Process(globalThis.process.execPath, ['--input-type=module', '-e', code]);
+  onTestFinished(async () => void (await process.kill()));
+  expect(await process.ended()).toMatchObject({ code: 0 });
+  expect(process.output).toContain('closed');
+});
 
 test('by bytes, too: large messages that are not ASCII', async () => {
   const node = await strict();

@@ -73,6 +73,26 @@ test.each(TRANSPORTS)('over %s a login that the gateway ends: a token is fetched
   if (transport === 'ws') expect(tw.states.some(({ reason }: any) => reason?.code === 4002)).toBe(true);
 });
 
+test.each(['sse', 'poll'] as const)('over %s a message that met the end of its token is sent again with the next one', async (transport) => {
+  const node = await startNode({ env });
+  let asked = 0;
+  const statuses: number[] = [];
+  const late: typeof fetch = async (url, init) => {
+    const isFirst = init?.method === 'POST' && !statuses[0];
+    const response = await fetch(url, isFirst ? { ...init, headers: { ...init.headers, authorization: `Bearer ${jwt(-60)}` } } : init);
+    if (init?.method === 'POST') statuses.push(response.status);
+    return response;
+  };
+  const tw = client(node, { transports: [transport], token: () => jwt(3_600, ++asked), fetch: late });
+  const room = listen(tw, 'room:1');
+  await subscribed(room);
+  const [one, other] = await Promise.all([room.channel.publish('e', 1), room.channel.publish('e', 2)]);
+  expect([one.duplicate, other.duplicate]).toEqual([false, false]);
+  await until('both', () => room.payloads.length === 2);
+  expect(room.payloads).toEqual([1, 2]);
+  expect([statuses[0], asked]).toEqual([401, 2]);
+});
+
 test('a token function that fails is reported and asked again', async () => {
   const node = await startNode({ env });
   let asked = 0;

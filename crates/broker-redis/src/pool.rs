@@ -105,3 +105,39 @@ impl From<redis::RedisError> for ConnectError {
         Self::Refused(reason(error.to_string().as_bytes()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use tidewire_testkit::RedisServer;
+
+    use super::*;
+
+    /// Takes a connection out of the pool, and gives it back; its id in Redis.
+    async fn use_one(pool: &Pool) -> u64 {
+        let mut connection = pool.get().await.unwrap();
+        redis::cmd("CLIENT").arg("ID").query_async(&mut *connection).await.unwrap()
+    }
+
+    /// On a thread and a runtime of its own, as a lane's, which then are gone.
+    fn use_one_elsewhere(pool: &Pool) -> u64 {
+        std::thread::scope(|scope| {
+            let lane = || tokio::runtime::Builder::new_current_thread().enable_all().build();
+            scope.spawn(move || lane().unwrap().block_on(use_one(pool))).join().unwrap()
+        })
+    }
+
+    /// Made on the lane that asked first, a connection took that lane's time for everybody, and
+    /// ended with it.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn connections_do_not_belong_to_who_asks() {
+        let redis = RedisServer::start().await;
+        let settings = Arc::new(Settings::new(redis.url()));
+        let target = Target::new(&settings).unwrap();
+        let pool = pool(&target, &settings, 2, Duration::from_secs(5));
+        let first = tokio::task::block_in_place(|| use_one_elsewhere(&pool));
+        let second = tokio::task::block_in_place(|| use_one_elsewhere(&pool));
+        assert_eq!([second, use_one(&pool).await], [first, first]);
+    }
+}

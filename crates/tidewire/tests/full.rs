@@ -65,8 +65,9 @@ async fn publishes_fail_clearly_and_delivery_goes_on() {
         let problem = answer.json();
         assert_eq!((answer.status(), &problem["code"]), (503, &json!("unavailable")), "{problem}");
         assert_eq!(problem["messageId"], "3");
-        let said = problem["detail"].as_str().unwrap();
-        assert!(said.contains("OOM"), "{said}");
+        assert_eq!(problem["detail"], "not published: try again");
+        // What is wrong with Redis is for those who run it.
+        assert!(node.log().contains("OOM"), "{}", node.log());
     }
     let frame = json!({"type": "publish", "id": 1, "channel": "room:1", "payload": 4});
     here.send(&frame).await;

@@ -519,10 +519,35 @@ async fn a_user_publishes_so_much_over_all_connections() {
     assert!(limited(&gateway, "publishes_per_user").await >= 2.0);
 }
 
+/// The welcome names what is less, and nothing where there is no limit.
+#[tokio::test]
+async fn a_client_is_told_its_pace() {
+    let welcome = async |gateway: &Gateway, path: &str| {
+        WebSocket::connect(gateway.addr(), path).await.expect("welcome").await
+    };
+    let path = format!("/v1/ws?token={}", token("alice"));
+    let bytes = 1 << 20;
+    for (limits, pace) in [
+        ("", json!({"frames": 100, "bytes": bytes})),
+        ("[limits]\npublishes_per_user = 50\n", json!({"frames": 50, "bytes": bytes})),
+        ("[limits]\nframes_per_second = 0\npublishes_per_user = 0\n", json!({"bytes": bytes})),
+    ] {
+        let gateway = gateway(limits).await;
+        assert_eq!(welcome(&gateway, &path).await["pace"], pace, "{limits}");
+        // A backend is no user.
+        let key = welcome(&gateway, "/v1/ws?token=the-key-of-the-shop").await;
+        assert_eq!(key["pace"]["bytes"], bytes);
+        assert_ne!(key["pace"]["frames"], 50);
+    }
+    let open = Gateway::builder().start().await;
+    let frame = welcome(&open, "/v1/ws").await;
+    assert!(frame.get("pace").is_none(), "{frame}");
+}
+
 /// There may be room again within a batch: what was refused would be sent again behind what was not.
 #[tokio::test]
 async fn a_batch_that_is_too_fast_keeps_its_order() {
-    let gateway = gateway("[limits]\npublishes_per_user = 1_000\n").await;
+    let gateway = gateway("[limits]\npublishes_per_user = 300\n").await;
     let messages: Vec<_> = (0..100).map(|n| json!({"channel": "a", "payload": n})).collect();
     let body = json!({ "messages": messages }).to_string();
     let request = format!(
@@ -533,7 +558,8 @@ async fn a_batch_that_is_too_fast_keeps_its_order() {
         body.len()
     );
     let mut cut = 0;
-    for _ in 0..60 {
+    // Until several were cut in the middle, however fast this machine is.
+    while cut < 20 {
         let answer = http::raw(gateway.addr(), request.as_bytes()).await;
         let answer = answer.json();
         let results = answer["results"].as_array().unwrap();
@@ -543,7 +569,6 @@ async fn a_batch_that_is_too_fast_keeps_its_order() {
             assert_eq!(refused["code"], "too_fast", "{first}: {refused}");
         }
     }
-    assert!(cut > 0);
 }
 
 #[tokio::test]

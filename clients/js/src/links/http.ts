@@ -56,7 +56,9 @@ async function failureOf(response: Response): Promise<Failure> {
  * Publishes for the links that only receive: in order, one request at a time. Answers come as the frames of a
  * WebSocket would.
  */
-function poster(context: Context, { session }: Work, signal: AbortSignal): Pick<Link, 'wait' | 'publish'> {
+function poster(
+  context: Context, { session }: Work, signal: AbortSignal, fail: (failure: Failure) => void,
+): Pick<Link, 'wait' | 'publish'> {
   let queue: Post[] = [];
   let chars = 0;
   let busy = false;
@@ -74,6 +76,8 @@ function poster(context: Context, { session }: Work, signal: AbortSignal): Pick<
     busy = false;
     // A link that is over hands over nothing, and its messages go out on the next one.
     if (signal.aborted) return;
+    // The token's end, which comes with the next one.
+    if (failure.final) return fail(failure as Failure);
     if (queue[0]) queueMicrotask(pump);
     posts.forEach(({ id }, n) => context.receive({ ...failure, ...results?.[n], channel: '', type: '', id }));
     context.idle();
@@ -146,7 +150,7 @@ export function httpLink(context: Context, work: (fail: (failure: Failure) => vo
     subscribe: restart,
     unsubscribe: restart,
     renew: restart,
-    ...poster(context, does, life.signal),
+    ...poster(context, does, life.signal, fail),
     probe: does.probe,
     close,
   };
