@@ -8,9 +8,6 @@
 #[allow(dead_code, unused_imports)]
 #[path = "../../crates/tidewire/src/config/mod.rs"]
 mod config;
-#[allow(dead_code)]
-#[path = "../../crates/tidewire/src/files.rs"]
-mod files;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
