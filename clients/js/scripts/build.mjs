@@ -18,6 +18,9 @@ import { reference } from './reference.mjs';
 /** What the client may weigh, minified and compressed: bytes. */
 const LIMIT = 6_000;
 
+/** Members that objects of the client have for each other: not in its API, in no frame, and of no browser's objects. */
+const INTERNAL = /^(answer|asks|canRenew|failed|failure|joined|patience|places|probe|quiet|receive|remind|renew|settle|tooLarge)$/;
+
 const root = fileURLToPath(new URL('../', import.meta.url));
 const repository = fileURLToPath(new URL('../../../', import.meta.url));
 const { version } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
@@ -47,7 +50,12 @@ const { outputFiles: [bundle] } = await build({
   minifySyntax: true,
   write: false,
 });
-const { code } = await minify(bundle.text, { module: true, ecma: 2020, compress: { passes: 3, unsafe_arrows: true, hoist_funs: true, reduce_funcs: false } });
+const { code } = await minify(bundle.text, {
+  module: true,
+  ecma: 2020,
+  compress: { passes: 3, unsafe_arrows: true, hoist_funs: true, reduce_funcs: false },
+  mangle: { properties: { regex: INTERNAL } },
+});
 const text = `// tidewire ${version}, made of clients/js\n${code}\n`;
 writeFileSync(`${root}dist/tidewire.js`, text);
 keep('examples/lib/tidewire.js', text);

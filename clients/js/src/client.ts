@@ -85,9 +85,13 @@ export function connect(url: string | URL, options: Options = {}): Client {
   let timer: ReturnType<typeof setTimeout> | undefined;
   let upgradeWait = 0;
 
+  let isReporting = false;
   const report = (error: unknown): void => {
-    if (events.emit('error', error)) return;
-    (globalThis.reportError ?? console.error)(error);
+    // What a handler of errors throws is not for that handler again.
+    const isNested = isReporting;
+    isReporting = true;
+    if (isNested || !events.emit('error', error)) (globalThis.reportError ?? console.error)(error);
+    isReporting = isNested;
   };
   const events = emitter(report);
 
@@ -107,7 +111,9 @@ export function connect(url: string | URL, options: Options = {}): Client {
     ...posts,
     report,
     join: (channel) => {
-      // The one that is used last is the one that `channel()` gives.
+      // The one that is used last is the one that `channel()` gives; another one of that name ends.
+      const other = channels.get(channel.name);
+      if (other !== channel) other?.leave();
       channels.set(channel.name, channel);
       channel.joined = 1;
       link?.subscribe(channel);
@@ -132,8 +138,10 @@ export function connect(url: string | URL, options: Options = {}): Client {
     if (code) reason = { code };
     const transport = transports[level]!;
     timer = setTimeout(() => failed({ code: 'timeout' }), connectTimeout);
+    const mine = turn;
     set({ status: 'connecting', transport, attempt });
-    withToken(() => {
+    // Who was told may have ended it.
+    if (mine === turn) withToken(() => {
       link = open(transport);
     });
   };
@@ -149,7 +157,7 @@ export function connect(url: string | URL, options: Options = {}): Client {
       if (mine !== turn) return;
       report(error);
       // A connection that is open ends with its token, and then one is asked for again.
-      if (!usable()) failed({ code: 'token', message: `${error}` });
+      if (!usable()) failed({ ...lost(error), code: 'token' });
     });
   };
 
@@ -200,7 +208,7 @@ export function connect(url: string | URL, options: Options = {}): Client {
 
   /** The connection or the attempt is over: decides what comes next. */
   const failed = ({ code, message, final, token: isToken, retry }: Failure): void => {
-    const wasOpen = state.status === 'open';
+    const wasOpen = usable();
     const left = told - now();
     drop();
     reason = { code, message };
@@ -239,7 +247,7 @@ export function connect(url: string | URL, options: Options = {}): Client {
     if (state.status === 'closed') return;
     drop();
     listening.abort();
-    fail('closed');
+    fail();
     set({ status: 'closed', reason: why });
   };
 
@@ -256,7 +264,7 @@ export function connect(url: string | URL, options: Options = {}): Client {
     } else if (type === 'shutdown') {
       // Then the node ends the connection: its clients' times are spread. Several streams have several.
       told = Math.min(told, now() + reconnect);
-    } else if (code) {
+    } else if (code && code !== 'too_fast') {
       // Of a message without an acknowledgement: nobody else hears of it.
       events.emit('error', new TidewireError(code, frame.message));
     }

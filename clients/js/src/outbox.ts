@@ -1,5 +1,5 @@
 import { TidewireError } from './errors.js';
-import { type Frame, type Link, PASSING, type Post } from './links/link.js';
+import { type Frame, LONGEST, type Link, PASSING, type Post, now, size } from './links/link.js';
 import type { PublishOptions, Receipt } from './types.js';
 
 interface Pending extends Post {
@@ -8,10 +8,8 @@ interface Pending extends Post {
   on?: Link | undefined;
   /** It was handed to a connection at least once: what became of it may be unknown. */
   sent?: boolean;
-  /** It was refused, and is tried again when this is over. */
-  waits?: ReturnType<typeof setTimeout> | undefined;
-  /** It was too fast. */
-  isEarly?: boolean;
+  /** It was refused, and is not tried again before. */
+  after?: number;
   settle(code?: string | number, message?: string, acked?: object): void;
 }
 
@@ -20,7 +18,7 @@ function randomId(): string {
   return crypto.getRandomValues(new BigUint64Array(2)).join('-');
 }
 
-// What cannot be JSON (a function, nothing) is null, as in an array.
+// Nothing is null, as in an array.
 const bodyOf = (members: object, payload: unknown): string =>
   JSON.stringify({ ...members, payload: payload ?? null }).slice(1, -1);
 
@@ -37,8 +35,8 @@ export interface Outbox {
   answer(frame: Omit<Frame, 'type'>): void;
   /** The connection was closed because of a frame over the limit: the largest one it is. */
   tooLarge(): void;
-  /** Gives up on all. */
-  fail(code: string): void;
+  /** Gives up on all, for the client is closed. */
+  fail(): void;
 }
 
 /**
@@ -52,11 +50,13 @@ export function outbox(
   let ids = 0;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let scheduled = false;
+  /** The gateway was told too much: until then nothing goes out. */
+  let early = 0;
 
   const flush = (): void => {
     clearTimeout(timer);
     const to = link();
-    if (!to) return;
+    if (!to || early > now()) return;
     /** Channels, and questions, whose turn has not come: what is behind them waits, too. */
     const behind = new Set<unknown>();
     for (const post of pending.values()) {
@@ -64,9 +64,7 @@ export function outbox(
       if (post.on === to || (method && !to.asks)) continue;
       if (method && post.sent) {
         post.settle('timeout');
-      } else if (post.waits || behind.has(channel) || holds(channel as string)) {
-        // The gateway was told too much: nothing goes out.
-        if (post.waits && post.isEarly) return;
+      } else if (post.after! > now() || behind.has(channel) || holds(channel as string)) {
         behind.add(channel);
       } else {
         const wait = to.wait(post);
@@ -85,14 +83,13 @@ export function outbox(
     new Promise((resolve, reject) => {
       const id = ++ids;
       const settle: Pending['settle'] = (code, message, acked) => {
-        // Not that of `waits`: there may be others behind this one.
         clearTimeout(late);
         pending.delete(id);
         if (code) reject(new TidewireError(code, message, messageId));
         else resolve(acked!);
       };
       const post: Pending = { ...given, id, settle };
-      const late = setTimeout(() => settle(post.sent ? 'timeout' : 'unavailable'), timeout);
+      const late = setTimeout(() => settle(post.sent ? 'timeout' : 'unavailable'), Math.min(timeout, LONGEST));
       if (link() === null) return settle('closed');
       if (pending.size >= most) return settle('queue_full');
       pending.set(id, post);
@@ -110,7 +107,9 @@ export function outbox(
       return { duplicate: false, ...acked, messageId };
     },
     rpc: async (method, payload, { timeout } = {}) => (await add({ method, body: bodyOf({ method }, payload) }, timeout)).payload,
-    send: (channel, event, payload, { echo } = {}) => link()?.publish({ channel, body: bodyOf({ event }, payload), echo }),
+    send: (channel, event, payload, { echo } = {}) => {
+      if (early < now()) link()?.publish({ channel, body: bodyOf({ event }, payload), echo });
+    },
     flush,
     answer: ({ id, type, channel, code, message, retry = 500, ...acked }) => {
       const post = pending.get(id);
@@ -118,21 +117,22 @@ export function outbox(
       // What the application was asked, and may have done, is not asked again.
       if (!PASSING.includes(code) || (post.method && code === 'timeout')) return post.settle(code, message, acked);
       if (post.method) post.sent = false;
-      // Spread, so that those of many clients do not come back together.
       post.on = undefined;
-      post.isEarly = code === 'too_fast';
-      post.waits = setTimeout(() => {
-        post.waits = undefined;
-        flush();
-      }, retry * (1 + Math.random() / 2));
+      // Spread, so that those of many clients do not come back together.
+      const wait = retry * (1 + Math.random() / 2);
+      const after = now() + wait;
+      if (code === 'too_fast') early = after;
+      else post.after = after;
+      // Timers may be early.
+      setTimeout(flush, wait + 9);
     },
     tooLarge: () => {
       // What is larger, though it was not sent yet, would be too large, too.
-      [...pending.values()].sort((a, b) => b.body.length - a.body.length)[0]?.settle('too_large');
+      [...pending.values()].sort((a, b) => size(b.body) - size(a.body))[0]?.settle('too_large');
     },
-    fail: (code) => {
+    fail: () => {
       clearTimeout(timer);
-      pending.forEach((post) => post.settle(code));
+      pending.forEach((post) => post.settle('closed'));
     },
   };
 }

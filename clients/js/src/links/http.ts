@@ -83,7 +83,9 @@ function poster(
     context.idle();
   };
 
-  const isFull = ({ body }: Post): unknown => queue[BATCH - 1] || (queue[0] && chars + body.length > BATCH_CHARS);
+  // Half of it is for those that are waited for.
+  const isFull = ({ id, body }: Post, part = id ? 1 : 0.5): unknown =>
+    queue[BATCH * part - 1] || (queue[0] && chars + body.length > BATCH_CHARS * part);
 
   return {
     wait: (post) => (busy || isFull(post) ? LONGEST : 0),

@@ -85,4 +85,7 @@ export const PASSING = ['unavailable', 'timeout', 'too_fast', 'network'];
 export const written = (head: object, { channel, body }: Post): string =>
   `${JSON.stringify({ ...head, channel }).slice(0, -1)},${body}}`;
 
+/** Bytes in UTF-8. */
+export const size = (text: string): number => new TextEncoder().encode(text).length;
+
 export const now = (): number => performance.now();

@@ -1,4 +1,4 @@
-import { type Context, type Failure, type Frame, type Link, type Place, now, written } from './link.js';
+import { type Context, type Failure, type Frame, type Link, type Place, now, size, written } from './link.js';
 
 /** Most bytes that may wait in the socket before messages without an acknowledgement are dropped. */
 const BUFFERED = 1 << 16;
@@ -32,7 +32,7 @@ export function openWebSocket(context: Context): Link {
 
   const send = (text: string): void => {
     const { frames, bytes } = welcome?.pace ?? {};
-    due = Math.max(due, now()) + SECOND * Math.max(1 / frames || 0, new TextEncoder().encode(text).length / bytes || 0);
+    due = Math.max(due, now()) + SECOND * Math.max(1 / frames || 0, size(text) / bytes || 0);
     socket.send(text);
   };
 
