@@ -29,6 +29,22 @@ test('who closes while it begins to connect has it closed', async () => {
   expect(tw.state.status).toBe('closed');
 });
 
+test('what a user may not have costs nothing else, however much of it there is', async () => {
+  const rules = { TIDEWIRE_NAMESPACES__ROOM__SUBSCRIBE: 'nobody', TIDEWIRE_NAMESPACES__ROOM__PUBLISH: 'nobody' };
+  const tw = client(await startNode({ env: { ...rules, TIDEWIRE_LIMITS__SUBSCRIPTIONS_PER_SESSION: '20' } }));
+  const denied: string[] = [];
+  numbers(60).forEach((n) => {
+    tw.channel(n < 30 ? `room:${n}` : `other:${n}`).on('denied', ({ code }: { code: string }) => denied.push(code));
+    tw.channel(n < 30 ? `room:${n}` : `other:${n}`).on('e', () => {});
+  });
+  await until('all answers', () => denied.length === 40);
+  expect(denied.filter((code) => code === 'forbidden').length).toBe(30);
+  const refused = await Promise.allSettled(numbers(30).map((n) => tw.channel('room:0').publish('e', n)));
+  expect(refused.every((one: any) => one.reason?.code === 'forbidden')).toBe(true);
+  await tw.channel('other:30').publish('e', 1);
+  expect(tw.states.map(({ status }) => status)).toEqual(['connecting', 'open']);
+});
+
 test('a handler of errors that throws is called once, and the stream goes on', async () => {
   const outside = vi.spyOn(console, 'error').mockImplementation(() => {});
   onTestFinished(() => outside.mockRestore());

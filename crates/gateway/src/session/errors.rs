@@ -4,6 +4,25 @@
 //! ten seconds, as if its errors were spread evenly. So a burst that straddles two windows is seen,
 //! for eight bytes a session.
 
+use tidewire_protocol::Code;
+
+/// Whether a client that is answered with it has made an error that counts. What a user may not have, what is
+/// not there (any more), and what others have used up are answers like others, which an application may get
+/// by the dozen; and who sends too much of them is too fast by its frames.
+pub(super) const fn is_the_clients(code: Code) -> bool {
+    !matches!(
+        code,
+        Code::Forbidden
+            | Code::NotFound
+            | Code::NotSubscribed
+            | Code::AlreadySubscribed
+            | Code::NoHistory
+            | Code::Conflict
+            | Code::TooFast
+            | Code::TooMany
+    )
+}
+
 /// A client's errors that end its session, and the seconds within which they do.
 const MAX_ERRORS: u32 = 10;
 const SECONDS: u32 = 10;

@@ -11,7 +11,7 @@ use tidewire_protocol::{
     Request, Rewind,
 };
 
-use super::{End, Session, State};
+use super::{End, Session, State, errors};
 use crate::auth::refusal;
 use crate::metrics::Limit;
 use crate::publish::{Done, Publishing};
@@ -48,11 +48,13 @@ impl Session {
         }
     }
 
-    /// Answers with an error that the client made, and counts it.
+    /// Answers with an error, and counts it if the client made it.
     pub(super) fn refuse(&self, id: Option<&FrameId>, code: Code, message: &str) {
         self.app.metrics.error(code);
         self.reply(&Reply::Error { id, code, message, retry: None });
-        self.count_error();
+        if errors::is_the_clients(code) {
+            self.count_error();
+        }
     }
 
     /// The client made an error; too many of them end its session.

@@ -214,3 +214,27 @@ async fn ten_errors_in_ten_seconds_end_a_session() {
     let closed = "tidewire_connections_closed_total{transport=\"websocket\",reason=\"abuse\"}";
     assert_eq!(gateway.metric(closed).await, Some(1.0));
 }
+
+#[tokio::test]
+async fn what_a_client_may_not_have_ends_no_session_however_often_it_asks() {
+    let rules = "[namespaces.closed]\nsubscribe = \"nobody\"\npublish = \"nobody\"\n";
+    let gateway = Gateway::builder().config(format!("{LIVE}{rules}")).start().await;
+    let mut client = WebSocket::connect(gateway.addr(), "/v1/ws?channel=live:a").await;
+    client.expect("welcome").await;
+    for (frame, code) in [
+        (json!({"type": "subscribe", "channel": "closed:a"}), "forbidden"),
+        (json!({"type": "publish", "channel": "closed:a", "payload": 1}), "forbidden"),
+        (json!({"type": "subscribe", "channel": "live:a"}), "already_subscribed"),
+        (json!({"type": "unsubscribe", "channel": "live:b"}), "not_subscribed"),
+        (json!({"type": "history", "channel": "live:a"}), "no_history"),
+    ] {
+        for _ in 0..12 {
+            client.send(&frame).await;
+        }
+        for _ in 0..12 {
+            assert_eq!(client.expect("error").await["code"], code);
+        }
+    }
+    client.send(&json!({"type": "ping"})).await;
+    client.expect("pong").await;
+}
