@@ -70,7 +70,8 @@ pub(crate) async fn play(settings: &Settings, logs: &Path) -> anyhow::Result<Out
     settle(&shared, settings, &followed).await;
     shared.phase.send_replace(Phase::Over);
     let _ = timeout(SETTLE, all(readers)).await;
-    let _ = timeout(SETTLE, witness).await;
+    let witness = timeout(SETTLE, witness).await.context("the witness does not end")?;
+    witness?.context("the witness's last look")?;
     inspect(&shared, &serving)?;
     drop((storage, serving));
     let records = shared.history.take();

@@ -22,7 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 type Marks = HashMap<(ChannelNo, u32), EntryId>;
 
 /// Looks until the round is over. What it cannot see while Redis is away it does not tell.
-pub(crate) async fn run(shared: Arc<Shared>) {
+///
+/// # Errors
+/// When the last look, with Redis there, fails: then what it did not tell says nothing.
+pub(crate) async fn run(shared: Arc<Shared>) -> anyhow::Result<()> {
     let mut marks = Marks::new();
     let mut redis = None;
     while shared.phase() < Phase::Over {
@@ -37,6 +40,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         }
         shared.sleep(INTERVAL).await;
     }
+    look(&shared, &mut shared.redis(PATIENCE).await?, &mut marks).await
 }
 
 /// One look at every stored channel.
@@ -65,7 +69,7 @@ pub(crate) async fn look(
 /// What asks in which life a channel is.
 pub(crate) fn read(name: &str) -> redis::Cmd {
     let mut read = redis::cmd("FCALL_RO");
-    read.arg("tidewire_read").arg(1).arg(name).arg("").arg("").arg(1).arg(1);
+    read.arg("tidewire_read").arg(1).arg(name).arg("").arg("").arg(1).arg(1).arg(0);
     read
 }
 
