@@ -35,7 +35,9 @@ http {
 }
 END
   # shellcheck disable=SC2016
-  PATH=$PATH:/usr/sbin start bash -c 'echo "listening on 127.0.0.1:$2"; exec nginx -e stderr -c "$1"' nchan "$work/nchan.conf" "$port"
+  PATH=$PATH:/usr/sbin start bash -c '
+    (until (: <"/dev/tcp/127.0.0.1/$2") 2>/dev/null; do sleep 0.02; done; echo "listening on 127.0.0.1:$2") &
+    exec nginx -e stderr -c "$1"' nchan "$work/nchan.conf" "$port"
 }
 
 # Usage: peer NAME URL PUBLISH [ARGUMENT...]; on the server that was started last.
